@@ -1,0 +1,117 @@
+"""The errors of backfill, and the exit codes that the command line gives them.
+
+    BackfillError
+     ├── UsageError            2   a wrong argument, a name that does not exist
+     ├── ProjectError          3   the project's settings cannot be used
+     │    └── DeclarationError 3   a job's class has a wrong shape (also a TypeError)
+     ├── UnreachableError      4   PostgreSQL or Redis does not answer, or refuses us
+     ├── RefusedError          5   understood, possible, and not allowed now
+     │    └── LedgerError      5   the ledger is missing, too old, too new, or another one
+     └── WaitTimeoutError      7   what was waited for did not happen in time
+
+    Quarantine                     raised by a transform: this row, for this reason
+    RetryLater                     raised by a transform: the outside world is away
+
+Every BackfillError says what is wrong in its message, and what to do in its remedy.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the command line returns (documented in docs/reference/exit-codes.md)."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    PROJECT = 3
+    UNREACHABLE = 4
+    REFUSED = 5
+    QUARANTINE = 6
+    TIMED_OUT = 7
+    INTERRUPTED = 130
+
+
+class BackfillError(Exception):
+    """Something that a user can read and act upon.
+
+    Args:
+        message: names the thing and says what is wrong; one sentence, no full stop needed.
+        remedy: what to do now; empty when nothing can be done.
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class UsageError(BackfillError):
+    """A wrong argument, or a name that does not exist."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ProjectError(BackfillError):
+    """The project's settings, or a module that it names, cannot be used."""
+
+    exit_code = ExitCode.PROJECT
+
+
+class DeclarationError(ProjectError, TypeError):
+    """A job's class has a wrong shape; the remedy shows the right form."""
+
+
+class UnreachableError(BackfillError):
+    """PostgreSQL or Redis does not answer, or refuses this login."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class RefusedError(BackfillError):
+    """Understood and possible, but not allowed in the present state of things."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class LedgerError(RefusedError):
+    """The ledger is missing, of another version, or not the one that was meant."""
+
+
+class WaitTimeoutError(BackfillError):
+    """What was waited for did not happen in time."""
+
+    exit_code = ExitCode.TIMED_OUT
+
+
+class Quarantine(Exception):  # noqa: N818 - the public name says what happens to the row
+    """Raise it in a transform to put this row in quarantine, with this reason.
+
+    Args:
+        reason: shown by `backfill quarantine list`; leave personal data out of it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryLater(Exception):  # noqa: N818 - the public name says what happens next
+    """Raise it in a transform when something outside is away: the slice waits, no row is blamed.
+
+    Args:
+        reason: shown in the run's events.
+        seconds: how long to wait at least; None: the engine's own backoff.
+    """
+
+    def __init__(self, reason: str = "", *, seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.seconds = seconds
