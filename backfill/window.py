@@ -1,0 +1,320 @@
+"""When a run may work: `"22:00-06:00 Europe/Berlin"`, `"Mon-Fri 01:00-05:00 UTC; Sat-Sun"`.
+
+    window = item { ";" item }          an instant is inside when one item holds it
+    item   = [days] [times] [zone]      at least days or times; without: every day, the whole day
+    days   = day or day-day, separated by commas    "Mon", "Mon,Wed", "Sat-Mon" (over Sunday)
+    times  = HH:MM-HH:MM, separated by commas       "22:00-06:00" (over midnight), "18:00-24:00"
+    zone   = a name of the tz database              "Europe/Berlin", "UTC"
+
+1. The day named is the day on which an item opens: "Fri 22:00-06:00" ends on Saturday.
+2. An item without a zone takes the zone of the nearest earlier item, else of the first later
+   item that has one, else UTC.
+3. An instant is inside when its local wall time is inside. So an item over the hour that is left
+   out in spring is an hour shorter that day, one over the hour that comes twice in autumn is an
+   hour longer, and a boundary within that hour is passed twice.
+4. An item opens every week: what can never open ("22:00-22:00") is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import TypeVar
+from zoneinfo import ZoneInfo, available_timezones
+
+from backfill.errors import UsageError
+
+T = TypeVar("T", int, datetime)
+#: A half-open stretch of minutes, counted from midnight or from Monday 00:00.
+Minutes = tuple[int, int]
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_EVERY_DAY = tuple(range(7))
+_DAY_MINUTES = 24 * 60
+_WEEK_MINUTES = 7 * _DAY_MINUTES
+_WHOLE_DAY: Minutes = (0, _DAY_MINUTES)
+_WHOLE_WEEK: Minutes = (0, _WEEK_MINUTES)
+
+_CLOCK_RANGE = re.compile(r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
+_RIGHT_FORM = 'Write it like "22:00-06:00 Europe/Berlin" or "Mon-Fri 01:00-05:00 UTC; Sat-Sun".'
+# in the tz database's folder, but another zone on every machine, or one that counts leap seconds
+_NO_ZONE = re.compile(r"(localtime|posixrules|Factory|(posix|right)/.*)", re.DOTALL)
+
+# No zone of the tz database changes its offset twice within 95 hours (1939 to 2100), so within
+# this step an offset that is equal at both ends is constant.
+_STEP = timedelta(days=1)
+# Items in several zones may cover each other's gaps in one season only: look at all of them.
+_HORIZON = timedelta(days=400)
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One weekly rule of a window, in one zone.
+
+    Attributes:
+        days: 0 (Monday) to 6, ascending: the days on which it opens.
+        times: minutes since midnight, ascending; over midnight the end is greater than 1440.
+        zone: the name of a time zone.
+    """
+
+    days: tuple[int, ...]
+    times: tuple[Minutes, ...]
+    zone: str
+
+    def __str__(self) -> str:
+        whole_day = self.times == (_WHOLE_DAY,)
+        parts = []
+        if whole_day or self.days != _EVERY_DAY:
+            parts.append(_format_days(self.days))
+        if not whole_day:
+            parts.append(",".join(_format_range(start, end) for start, end in self.times))
+        return " ".join([*parts, self.zone])
+
+    def week(self) -> Iterator[Minutes]:
+        """Its stretches, in minutes since Monday 00:00 of the wall clock; in no order."""
+        for day in self.days:
+            for start, end in self.times:
+                opens, closes = day * _DAY_MINUTES + start, day * _DAY_MINUTES + end
+                yield opens, min(closes, _WEEK_MINUTES)
+                if closes > _WEEK_MINUTES:
+                    yield 0, closes - _WEEK_MINUTES
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When a run may work; made by `Window.parse`.
+
+    `str(window)` is its canonical text, which parses to an equal window. All instants are aware;
+    a naive one is a ValueError. Answers that are not the argument itself are in UTC.
+    """
+
+    items: tuple[Item, ...]
+    _weeks: tuple[tuple[ZoneInfo, tuple[Minutes, ...]], ...] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        by_zone: dict[str, list[Minutes]] = {}
+        for item in self.items:
+            by_zone.setdefault(item.zone, []).extend(item.week())
+        weeks = tuple((ZoneInfo(zone), tuple(_merged(week))) for zone, week in by_zone.items())
+        object.__setattr__(self, "_weeks", weeks)
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """The window that `text` describes, by the grammar of this module.
+
+        Raises:
+            UsageError: naming the part that is wrong; the remedy shows the right form.
+        """
+        drafts = [_parse_item(part, text) for part in text.split(";")]
+        zone = next((zone for *_, zone in drafts if zone), "UTC")
+        items = []
+        for days, times, own_zone in drafts:
+            zone = own_zone or zone
+            items.append(Item(days, times, zone))
+        return cls(tuple(items))
+
+    def __str__(self) -> str:
+        return "; ".join(str(item) for item in self.items)
+
+    def is_open(self, at: datetime) -> bool:
+        """True when the wall clock of one of the zones is inside at this instant."""
+        instant = _in_utc(at)
+        for zone, week in self._weeks:
+            wall = instant.astimezone(zone)
+            minute = wall.weekday() * _DAY_MINUTES + wall.hour * 60 + wall.minute
+            if any(start <= minute < end for start, end in week):
+                return True
+        return False
+
+    def next_open(self, at: datetime) -> datetime:
+        """The first instant from `at` on at which the window is open: `at` itself when it is."""
+        instant = _in_utc(at)
+        # ends: every item opens each week, unless a change of the zone's offset leaves that out
+        spans = self._open_spans(instant)
+        opens = next(start for start, end in spans if end > instant)
+        return opens if opens > instant else at
+
+    def next_close(self, at: datetime) -> datetime | None:
+        """When the opening at `at`, or else the next one, ends: the first closed instant after it.
+
+        None: it never closes. (Where only items of several zones together leave no gap, that is
+        looked up for the next 400 days.)
+        """
+        if any(week == (_WHOLE_WEEK,) for _, week in self._weeks):
+            return None
+        instant = _in_utc(at)
+        spans = (span for span in self._open_spans(instant) if span[1] > instant)
+        _, closes = next(spans)
+        for start, end in spans:
+            if start > closes:
+                return closes
+            if end > instant + _HORIZON:
+                return None
+            closes = end
+        return closes
+
+    def _open_spans(self, instant: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """Open stretches from the second of `instant` on, ascending, in UTC; some of them touch."""
+        begin = instant.replace(microsecond=0)
+        while True:
+            end = begin + _STEP
+            yield from _merged(
+                span for zone, week in self._weeks for span in _spans(zone, week, begin, end)
+            )
+            begin = end
+
+
+def _spans(
+    zone: ZoneInfo, week: Iterable[Minutes], begin: datetime, end: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """The stretches of [begin, end) (at most _STEP) in which the wall clock is inside."""
+    for start, stop, offset in _stretches(zone, begin, end):
+        # with a constant offset, wall time is UTC moved by it, and may be computed with
+        wall_start, wall_stop = start + offset, stop + offset
+        midnight = wall_start.replace(hour=0, minute=0, second=0)
+        monday = midnight - timedelta(days=wall_start.weekday())
+        for first in (monday, monday + timedelta(weeks=1)):
+            for opens, closes in week:
+                inside = max(first + timedelta(minutes=opens), wall_start)
+                outside = min(first + timedelta(minutes=closes), wall_stop)
+                if inside < outside:
+                    yield inside - offset, outside - offset
+
+
+def _stretches(
+    zone: ZoneInfo, begin: datetime, end: datetime
+) -> Iterator[tuple[datetime, datetime, timedelta]]:
+    """[begin, end) cut where the zone's offset changes, each part with its offset."""
+    before, after = _offset(zone, begin), _offset(zone, end - _SECOND)
+    if before == after:
+        yield begin, end, before
+        return
+    old, new = begin, end - _SECOND
+    while new - old > _SECOND:
+        middle = old + timedelta(seconds=(new - old) // _SECOND // 2)
+        if _offset(zone, middle) == before:
+            old = middle
+        else:
+            new = middle
+    yield begin, new, before
+    yield new, end, after
+
+
+def _offset(zone: ZoneInfo, instant: datetime) -> timedelta:
+    return instant.astimezone(zone).replace(tzinfo=UTC) - instant
+
+
+def _in_utc(at: datetime) -> datetime:
+    """The instant in UTC: aware values of one and the same zone compare by their wall time."""
+    if at.utcoffset() is None:
+        raise ValueError(f"an instant must be aware, that is, have a time zone: {at!r}")
+    return at.astimezone(UTC)
+
+
+def _merged(spans: Iterable[tuple[T, T]]) -> list[tuple[T, T]]:
+    """The same stretches, ascending; those that touch or overlap made one."""
+    merged: list[tuple[T, T]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+# ------------------------------------------------------------------------------------- the text
+
+
+def _parse_item(part: str, text: str) -> tuple[tuple[int, ...], tuple[Minutes, ...], str | None]:
+    joined = " ".join(part.split())
+    for separator in ",-":
+        joined = joined.replace(f" {separator}", separator).replace(f"{separator} ", separator)
+    tokens = joined.split()
+    days = _parse_days(tokens.pop(0), text) if tokens and _looks_like_days(tokens[0]) else None
+    times = _parse_times(tokens.pop(0), text) if tokens and _looks_like_times(tokens[0]) else None
+    zone = _parse_zone(tokens.pop(0), text) if tokens else None
+    if tokens:
+        raise _wrong(text, f'"{tokens[0]}" is too much; the order is days, times, zone')
+    if days is None and times is None:
+        raise _wrong(text, f'"{joined}" has neither days nor times')
+    return days or _EVERY_DAY, times or (_WHOLE_DAY,), zone
+
+
+def _looks_like_days(token: str) -> bool:
+    """Also for "Monday" and "Mon-Fry", so that the day is what the error names."""
+    pieces = re.split("[,-]", token)
+    return "/" not in token and any(piece[:3].title() in _DAYS for piece in pieces)
+
+
+def _looks_like_times(token: str) -> bool:
+    """Also for "x2:00", but not for "+02:00", which somebody meant as a zone."""
+    return token[0] in "0123456789" or (":" in token and token[0] not in "+-")
+
+
+def _parse_days(token: str, text: str) -> tuple[int, ...]:
+    days: set[int] = set()
+    for piece in token.split(","):
+        first, dash, last = (part.title() for part in piece.partition("-"))
+        for name in (first, last) if dash else (first,):
+            if name not in _DAYS:
+                raise _wrong(text, f'"{name}" is no day; the days are {" ".join(_DAYS)}')
+        if not dash:
+            days.add(_DAYS.index(first))
+            continue
+        if first == last:
+            raise _wrong(text, f'"{piece}" may mean a day or a week; write "{first}" or "Mon-Sun"')
+        start = _DAYS.index(first)
+        days.update((start + n) % 7 for n in range((_DAYS.index(last) - start) % 7 + 1))
+    return tuple(sorted(days))
+
+
+def _parse_times(token: str, text: str) -> tuple[Minutes, ...]:
+    times: set[Minutes] = set()
+    for piece in token.split(","):
+        match = _CLOCK_RANGE.fullmatch(piece)
+        if match is None:
+            raise _wrong(text, f'"{piece}" is no range of times; write HH:MM-HH:MM')
+        start_hour, start_minute, end_hour, end_minute = map(int, match.groups())
+        start, end = start_hour * 60 + start_minute, end_hour * 60 + end_minute
+        if max(start_minute, end_minute) > 59 or start >= _DAY_MINUTES or end > _DAY_MINUTES:
+            raise _wrong(text, f'"{piece}" is not within 00:00-24:00')
+        if start == end:
+            raise _wrong(text, f'"{piece}" never opens; the whole day is "00:00-24:00"')
+        times.add((start, end if start < end else end + _DAY_MINUTES))
+    return tuple(sorted(times))
+
+
+def _parse_zone(token: str, text: str) -> str:
+    try:
+        if _NO_ZONE.fullmatch(token) is None:
+            ZoneInfo(token)
+            return token
+    except (KeyError, ValueError, OSError):  # unknown; no valid key; the name of a folder
+        pass
+    names = {name.lower(): name for name in available_timezones()}
+    close = get_close_matches(token.lower(), names, n=1)
+    hint = f'; did you mean "{names[close[0]]}"?' if close else ""
+    raise _wrong(text, f'"{token}" is no time zone{hint}')
+
+
+def _wrong(text: str, reason: str) -> UsageError:
+    return UsageError(f'window "{text}": {reason}', remedy=_RIGHT_FORM)
+
+
+def _format_days(days: tuple[int, ...]) -> str:
+    cuts = [0, *(n for n, (a, b) in enumerate(pairwise(days), 1) if b != a + 1), len(days)]
+    groups = [days[a:b] for a, b in pairwise(cuts)]
+    names = [(_DAYS[group[0]], _DAYS[group[-1]]) for group in groups]
+    return ",".join(first if first == last else f"{first}-{last}" for first, last in names)
+
+
+def _format_range(start: int, end: int) -> str:
+    end = end if end <= _DAY_MINUTES else end - _DAY_MINUTES
+    return f"{start // 60:02}:{start % 60:02}-{end // 60:02}:{end % 60:02}"
