@@ -66,7 +66,7 @@ class Rate:
                 f'rate "{text}": "{match["unit"]}" is no unit; the units are s, min, m, h',
                 remedy=_RIGHT_FORM,
             )
-        number = float(match["number"].replace(",", "").replace("_", ""))
+        number = float(match["number"].replace(",", ""))  # float() knows "_" itself
         try:
             return cls(number * _SCALES[match["scale"]] / unit_seconds)
         except UsageError as error:

@@ -137,8 +137,7 @@ class Window:
         """The first instant from `at` on at which the window is open: `at` itself when it is."""
         instant = _in_utc(at)
         # ends: every item opens each week, unless a change of the zone's offset leaves that out
-        spans = self._open_spans(instant)
-        opens = next(start for start, end in spans if end > instant)
+        opens, _ = next(self._open_spans(instant))
         return opens if opens > instant else at
 
     def next_close(self, at: datetime) -> datetime | None:
@@ -150,7 +149,7 @@ class Window:
         if any(week == (_WHOLE_WEEK,) for _, week in self._weeks):
             return None
         instant = _in_utc(at)
-        spans = (span for span in self._open_spans(instant) if span[1] > instant)
+        spans = self._open_spans(instant)
         _, closes = next(spans)
         for start, end in spans:
             if start > closes:
@@ -161,7 +160,10 @@ class Window:
         return closes
 
     def _open_spans(self, instant: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """Open stretches from the second of `instant` on, ascending, in UTC; some of them touch."""
+        """Open stretches from the second of `instant` on, ascending, in UTC; some of them touch.
+
+        They end on whole seconds, so each ends after `instant`. There is always another one.
+        """
         begin = instant.replace(microsecond=0)
         while True:
             end = begin + _STEP

@@ -142,6 +142,13 @@ def test_the_answers_take_little_time_however_far_away_the_end_is() -> None:
     assert time.process_time() - began < 1
 
 
+def test_boundaries_are_exact_to_the_second_where_the_zone_is() -> None:
+    window = Window.parse("10:00-11:00 Europe/Berlin")  # until 1893 53 minutes 28 s before UTC
+    assert window.next_open(at("1890-06-01T09:06:10.5")) == at("1890-06-01T09:06:32")
+    assert window.next_close(at("1890-06-01T10:06:31.5")) == at("1890-06-01T10:06:32")
+    assert window.next_open(at("1890-06-01T10:06:32")) == at("1890-06-02T09:06:32")
+
+
 @pytest.mark.parametrize("name", ["is_open", "next_open", "next_close"])
 def test_a_naive_instant_is_refused(name: str) -> None:
     ask: Callable[[datetime], object] = getattr(Window.parse("Mon"), name)
