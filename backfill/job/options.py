@@ -1,0 +1,202 @@
+"""How a run goes about its work: sizes, speed, time-outs, and what it may leave in quarantine.
+
+A job declares its own; each can be overridden for one run (`enqueue(options=…)`,
+`--set rate=100/s`). The ledger keeps the options with the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from backfill.errors import DeclarationError, ProjectError, UsageError
+from backfill.job.suggestion import did_you_mean
+from backfill.rate import Rate
+from backfill.window import Window
+
+#: A batch's age plus its lock time-out stays below the server's deadlock_timeout of 1 s (I5), so
+#: that in a deadlock we give up, and never the application.
+MAX_LOCK_TIMEOUT_SECONDS = 0.9
+
+#: PostgreSQL's time-outs are whole milliseconds, and 0 switches them off.
+MIN_TIMEOUT_SECONDS = 0.001
+
+#: The largest that PostgreSQL takes: 2**31 - 1 milliseconds.
+MAX_STATEMENT_TIMEOUT_SECONDS = 2_147_483.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a run works; a misspelt option is a TypeError.
+
+    Attributes:
+        database: the name of a database in the project's settings.
+        batch_rows: rows a batch, 1 to 100,000; `auto`: what a batch's target time allows.
+        slice_rows: rows a slice, 1 to 10,000,000.
+        concurrency: slices worked on at once, 1 to 64.
+        lock: `skip`: rows are locked while they are transformed; `optimistic`: they are not, and
+            what changed meanwhile is taken again; None: what suits the target.
+        rate: rows per second over all workers, such as `5000/s`; None: as fast as it goes.
+        window: when the run may work, such as `22:00-06:00 Europe/Berlin`; None: always.
+        lock_timeout_seconds: the longest wait for a lock, 0.001 to 0.9.
+        statement_timeout_seconds: the longest statement; not below `lock_timeout_seconds`.
+        quarantine_rows: a run with more rows in quarantine stops at once; ≥ 0.
+        quarantine_share: a run with a greater share of its rows in quarantine does, 0 to 1.
+
+    Raises:
+        DeclarationError: a value of a wrong type or out of its bounds.
+    """
+
+    database: str = "default"
+    batch_rows: int | Literal["auto"] = "auto"
+    slice_rows: int = 50_000
+    concurrency: int = 2
+    lock: Literal["skip", "optimistic"] | None = None
+    rate: str | None = None
+    window: str | None = None
+    lock_timeout_seconds: float = 0.3
+    statement_timeout_seconds: float = 30.0
+    quarantine_rows: int = 100
+    quarantine_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_name("database", self.database)
+        if self.batch_rows != "auto":
+            _check_int("batch_rows", self.batch_rows, 1, 100_000, also='"auto" or ')
+        _check_int("slice_rows", self.slice_rows, 1, 10_000_000)
+        _check_int("concurrency", self.concurrency, 1, 64)
+        if self.lock not in (None, "skip", "optimistic"):
+            raise _wrong("lock", self.lock, '"skip", "optimistic" or None')
+        _check_text("rate", self.rate, Rate.parse, 'text such as "5000/s", or None')
+        _check_text(
+            "window", self.window, Window.parse, 'text such as "22:00-06:00 Europe/Berlin", or None'
+        )
+        _check_number(
+            "lock_timeout_seconds",
+            self.lock_timeout_seconds,
+            MIN_TIMEOUT_SECONDS,
+            MAX_LOCK_TIMEOUT_SECONDS,
+            why=", so that in a deadlock it is the run that gives up",
+        )
+        _check_number(
+            "statement_timeout_seconds",
+            self.statement_timeout_seconds,
+            self.lock_timeout_seconds,
+            MAX_STATEMENT_TIMEOUT_SECONDS,
+            why="; the least is lock_timeout_seconds",
+        )
+        _check_int("quarantine_rows", self.quarantine_rows, 0, 2**31 - 1)
+        _check_number("quarantine_share", self.quarantine_share, 0.0, 1.0)
+
+    def to_json(self) -> dict[str, object]:
+        """All options by name, as the ledger keeps them (jsonb)."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Options:
+        """The options that the ledger kept; what an older version did not know has its default.
+
+        Raises:
+            ProjectError: a newer version kept an option that this one would not obey.
+            DeclarationError: a value out of its bounds.
+        """
+        if unknown := sorted(kept.keys() - _PARSERS.keys()):
+            raise ProjectError(
+                f"the run has options that this version of backfill does not know: "
+                f"{', '.join(unknown)}",
+                remedy="Start this process again with the version that enqueued the run.",
+            )
+        return cls(**kept)
+
+    def replace_from_text(self, texts: Mapping[str, str]) -> Options:
+        """These options with some overridden as on the command line; `none` takes one away.
+
+        Raises:
+            UsageError: an option that does not exist, or a value that it cannot have.
+        """
+        changed: dict[str, Any] = {}
+        for name, text in texts.items():
+            if (parse := _PARSERS.get(name)) is None:
+                raise UsageError(f"there is no option {name}", remedy=did_you_mean(name, _PARSERS))
+            changed[name] = parse(text.strip())
+        try:
+            return replace(self, **changed)
+        except DeclarationError as error:
+            raise UsageError(error.message, remedy=error.remedy) from None
+
+
+def _int_or_text(text: str) -> int | str:
+    # what is no number stays as it is, for the check to name with the right form
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _float_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _text_or_none(text: str) -> str | None:
+    return None if text.lower() in {"none", ""} else text
+
+
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "database": str,
+    "batch_rows": _int_or_text,
+    "slice_rows": _int_or_text,
+    "concurrency": _int_or_text,
+    "lock": _text_or_none,
+    "rate": _text_or_none,
+    "window": _text_or_none,
+    "lock_timeout_seconds": _float_or_text,
+    "statement_timeout_seconds": _float_or_text,
+    "quarantine_rows": _int_or_text,
+    "quarantine_share": _float_or_text,
+}
+
+
+def _check_name(field: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise _wrong(field, value, 'a name in the project\'s settings, such as "main"')
+
+
+def _check_int(field: str, value: object, least: int, most: int, *, also: str = "") -> None:
+    # True is an int for Python
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise _wrong(field, value, f"{also}a whole number from {least:,} to {most:,}")
+
+
+def _check_number(field: str, value: object, least: float, most: float, *, why: str = "") -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not least <= value <= most
+    ):
+        raise _wrong(field, value, f"a number from {least:,} to {most:,}{why}")
+
+
+def _check_text(field: str, value: object, parse: Callable[[str], object], right: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise _wrong(field, value, right)
+    try:
+        parse(value)
+    except UsageError as error:
+        raise DeclarationError(
+            f"Options({field}={value!r}): {error.message}",
+            remedy=error.remedy or f"{field} is {right}.",
+        ) from None
+
+
+def _wrong(field: str, value: object, right: str) -> DeclarationError:
+    return DeclarationError(
+        f"Options({field}={value!r}): that is no value for {field}", remedy=f"{field} is {right}."
+    )

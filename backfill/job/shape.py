@@ -1,0 +1,391 @@
+"""Whether a job's class can be a job: checked when the class is made.
+
+Every refusal names the class and the mistake, and its remedy shows the right form.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from types import FunctionType
+from typing import Any, Literal, NoReturn
+
+from backfill.errors import DeclarationError
+from backfill.job.fragment import placeholders, quoted_placeholders
+from backfill.job.identifier import same_table
+from backfill.job.options import Options
+from backfill.job.param import NAME as PARAM_NAME
+from backfill.job.param import Param
+from backfill.job.source import Source, Table
+from backfill.job.suggestion import nearest
+from backfill.job.target import Delete, Insert, Target, Update
+from backfill.job.transform import Sql
+
+Kind = Literal["sql", "row", "batch", "none"]
+
+#: What a job's name may be: it is part of run ids, file names and URLs.
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+_TRANSFORMS = ("transform", "transform_batch")
+
+#: Positional arguments after self, by the name of what the engine calls.
+_CALLED_WITH = {
+    "transform": ("row",),
+    "transform_batch": ("rows",),
+    "setup": ("conn",),
+    "teardown": (),
+    "before_run": ("run",),
+    "after_batch": ("batch",),
+    "after_run": ("run",),
+    "__init__": (),
+}
+
+_OWN_NAMES = frozenset(
+    {"name", "version", "source", "target", "options", "retry_on", "run"} | _CALLED_WITH.keys()
+)
+
+_RIGHT_JOB = """Right:
+    class LowerEmail(Job):
+        source = Table("users", todo="email_lower IS NULL")
+        transform = Sql(email_lower="lower(email)")
+        target = Update()"""
+
+_RIGHT_BASE = """A base for other jobs says so:
+    class UsersJob(Job, abstract=True): ..."""
+
+#: How much a wrong name resembles a right one, 0 to 1; names of ours are short.
+_MISSPELT = 0.8
+
+
+def snake_case(class_name: str) -> str:
+    """A class's name as a job's: `FillDeparture` is `fill_departure`, `HTTPFix` is `http_fix`."""
+    words = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", class_name)
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", words).lower()
+
+
+def kind_of(job_class: type) -> Kind:
+    """How the job transforms its rows."""
+    if _static(job_class, "transform_batch") is not None:
+        return "batch"
+    transform = _static(job_class, "transform")
+    if transform is None:
+        return "none"
+    return "sql" if isinstance(transform, Sql) else "row"
+
+
+def params_of(job_class: type) -> dict[str, Param[Any]]:
+    """The declared parameters by name, those of base classes first."""
+    return {
+        name: value
+        for owner in reversed(job_class.__mro__)
+        for name, value in vars(owner).items()
+        if isinstance(value, Param)
+    }
+
+
+def is_abstract(job_class: type) -> bool:
+    """True of a base for other jobs, which cannot run itself."""
+    return bool(vars(job_class).get("_abstract", True))
+
+
+def check(job_class: type, base: type, *, abstract: bool) -> None:
+    """Check the class, and mark it as a base for other jobs where it is one.
+
+    Args:
+        base: Job itself, whose attributes are the names that a job may use.
+        abstract: the class says that it is a base for other jobs.
+
+    Raises:
+        DeclarationError: the first mistake found.
+    """
+    _check_spelling(job_class, base)
+    _check_params(job_class)
+    _check_values(job_class)
+    _check_functions(job_class, base)
+    nothing = all(_static(job_class, name) is None for name in ("source", "target", *_TRANSFORMS))
+    job_class._abstract = abstract or nothing  # type: ignore[attr-defined]  # read by is_abstract
+    if not is_abstract(job_class):
+        _check_whole(job_class)
+
+
+def _check_spelling(job_class: type, base: type) -> None:
+    """A name that is nearly one of ours, with a value that such a name would have."""
+    right_values: dict[str, Any] = {
+        "name": str,
+        "version": int,
+        "source": Source,
+        "target": Target,
+        "options": Options,
+        "retry_on": tuple,
+    }
+    for name, value in vars(job_class).items():
+        if name.startswith("_") or name in _OWN_NAMES or isinstance(value, Param):
+            continue
+        known = [
+            own
+            for own in _OWN_NAMES - {"run", "__init__"}
+            if _static(job_class, own) is _static(base, own)  # the right one is not declared
+            and (
+                isinstance(value, right_values[own])
+                if own in right_values
+                else isinstance(value, FunctionType | staticmethod | classmethod)
+                or (own == "transform" and _is_sql(value))
+            )
+        ]
+        # an int near `version` may be anything; a Table can only be the source
+        ours = isinstance(value, Source | Target | Sql | Options)
+        meant = nearest(name, known, likeness=0.0 if ours else _MISSPELT)
+        if meant is not None:
+            _refuse(
+                job_class,
+                f"{name} is no attribute of a job",
+                f"Did you mean {meant}? If not, give {name} another name, "
+                f"or one that begins with an underscore.",
+            )
+
+
+def _check_params(job_class: type) -> None:
+    params = params_of(job_class)
+    for name, param in params.items():
+        value = _static(job_class, name)
+        if name in _OWN_NAMES:
+            _refuse(
+                job_class,
+                f"the parameter {name} has the name of an attribute that every job has",
+                f"Give it another name: its_{name} = Param({param.value_type.__name__}).",
+            )
+        if value is not param and not isinstance(value, Param):
+            _refuse(
+                job_class,
+                f"{name} is a parameter of a base class, and another thing here",
+                f"Declare it again: {name} = Param({param.value_type.__name__}, default=...).",
+            )
+        if param.name != name:
+            _refuse(
+                job_class,
+                f"{name} and {param.name} are one and the same Param",
+                f"Give each its own: {name} = Param({param.value_type.__name__}).",
+            )
+        if PARAM_NAME.fullmatch(name) is None:
+            _refuse(
+                job_class,
+                f"the parameter {name} cannot be written as an option and in SQL",
+                "Use small letters, digits and underscores, a letter first: since = Param(int).",
+            )
+
+
+def _check_values(job_class: type) -> None:
+    name = _static(job_class, "name")
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        _refuse(
+            job_class,
+            f"the name {name!r} cannot be a job's",
+            'Write name = "fill_departure": small letters, digits and underscores, a letter '
+            "first, 63 at most.",
+        )
+    version = _static(job_class, "version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        _refuse(job_class, f"version is {version!r}", "Write version = 2: a whole number from 1.")
+    options = _static(job_class, "options")
+    if not isinstance(options, Options):
+        _refuse(
+            job_class,
+            f"options is {_described(options)}",
+            'Write options = Options(rate="5000/s").',
+        )
+    retry_on = _static(job_class, "retry_on")
+    if not isinstance(retry_on, tuple) or not all(
+        isinstance(error, type) and issubclass(error, Exception) for error in retry_on
+    ):
+        _refuse(
+            job_class,
+            f"retry_on is {retry_on!r}",
+            "Write retry_on = (TimeoutError,): a tuple of exception classes.",
+        )
+    for field, right_type, example in (
+        ("source", Table, 'Table("users")'),
+        ("target", Update | Insert | Delete, 'Update("email_lower")'),
+    ):
+        value = _static(job_class, field)
+        if value is not None and not isinstance(value, right_type):
+            _refuse(job_class, f"{field} is {_described(value)}", f"Write {field} = {example}.")
+
+
+def _check_functions(job_class: type, base: type) -> None:
+    if _static(job_class, "run") is not _static(base, "run"):
+        _refuse(
+            job_class,
+            "run is declared, which is how a job sees the run that it works for",
+            "Give it another name. A row's work is def transform(self, row).",
+        )
+    for name, arguments in _CALLED_WITH.items():
+        value = _static(job_class, name)
+        absent = value is None and name in _TRANSFORMS
+        if absent or value is _static(base, name) or (name == "transform" and _is_sql(value)):
+            continue
+        right = f"Write def {name}({', '.join(('self', *arguments))}): ..."
+        if name == "transform":
+            right += ' or transform = Sql(email_lower="lower(email)").'
+        if isinstance(value, type) or not (
+            callable(value) or isinstance(value, staticmethod | classmethod)
+        ):
+            _refuse(job_class, f"{name} is {_described(value)}", right)
+        _check_callable(job_class, name, value, right)
+
+
+def _check_callable(job_class: type, name: str, value: Any, right: str) -> None:
+    function = inspect.unwrap(getattr(value, "__func__", value))
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        _refuse(job_class, f"{name} is async, and the engine is not", right)
+    if inspect.isgeneratorfunction(function) and name != "transform":
+        answer = "a list, one answer for each row" if name == "transform_batch" else "nothing"
+        _refuse(job_class, f"{name} has a yield in it", f"{right} It returns {answer}.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # a built-in that does not tell
+    # what the engine passes; self comes before it, unless the function is not bound to a job
+    bound = inspect.isfunction(value) or isinstance(value, classmethod)
+    passed = (None,) * (len(_CALLED_WITH[name]) + bound)
+    try:
+        signature.bind(*passed)
+    except TypeError:
+        _refuse(job_class, f"{name}{signature} cannot be called with what the engine passes", right)
+
+
+def _check_whole(job_class: type) -> None:
+    if all(_static(job_class, name) is not None for name in _TRANSFORMS):
+        _refuse(
+            job_class,
+            "transform and transform_batch are both declared",
+            "Keep one: def transform(self, row), or def transform_batch(self, rows).",
+        )
+    for field in ("source", "target"):
+        if _static(job_class, field) is None:
+            _refuse(job_class, f"{field} is missing", f"{_RIGHT_JOB}\n{_RIGHT_BASE}")
+    source: Table = _static(job_class, "source")
+    target: Update | Insert | Delete = _static(job_class, "target")
+    kind = kind_of(job_class)
+    transform = _static(job_class, "transform")
+    sql = transform if isinstance(transform, Sql) else None
+    match target:
+        case Update():
+            _check_update(job_class, source, target, sql, kind)
+        case Insert():
+            _check_insert(job_class, source, target, sql)
+        case Delete() if sql is not None:
+            _refuse(
+                job_class,
+                "Sql has no meaning with Delete(), which writes no column",
+                "Say which rows go in the source: "
+                'source = Table("users", where="left_at < now() - interval \'1 year\'").',
+            )
+    if kind == "row" and not isinstance(target, Insert):
+        function = inspect.unwrap(getattr(transform, "__func__", transform))
+        if inspect.isgeneratorfunction(function):
+            _refuse(
+                job_class,
+                f"transform has a yield in it, and {type(target).__name__} takes one answer a row",
+                'Write return {"email_lower": ...}. Several rows of one are for Insert only.',
+            )
+    _check_placeholders(job_class, source, sql)
+
+
+def _check_update(
+    job_class: type, source: Table, target: Update, sql: Sql | None, kind: Kind
+) -> None:
+    columns = target.columns
+    if kind == "none":
+        _refuse(job_class, "Update() has no transform to take values from", _RIGHT_JOB)
+    if sql is not None:
+        named = tuple(sql.expressions)
+        if columns and set(columns) != set(named):
+            _refuse(
+                job_class,
+                f"Update names {_listed(columns)}, and Sql names {_listed(named)}",
+                "Write target = Update(): it takes the columns that Sql names.",
+            )
+        columns = named
+    elif not columns:
+        _refuse(
+            job_class,
+            "Update() does not say which columns the transform gives",
+            'Write target = Update("email_lower").',
+        )
+    written = [column for column in source.key or () if column in columns]
+    if written and source.todo is None:
+        _refuse(
+            job_class,
+            f"the key's own column {_listed(written)} is written, so that rows move past the "
+            f"cursor, and nothing says which of them are done",
+            f'Give the source a todo: Table("{source.table}", ..., todo="...").',
+        )
+
+
+def _check_insert(job_class: type, source: Table, target: Insert, sql: Sql | None) -> None:
+    if sql is not None and target.columns and set(target.columns) != set(sql.expressions):
+        _refuse(
+            job_class,
+            f"Insert names {_listed(target.columns)}, and Sql names {_listed(sql.expressions)}",
+            "Leave columns= out: the columns are those that Sql names.",
+        )
+    if source.todo is None and same_table(source.table, target.table):
+        _refuse(
+            job_class,
+            f"Insert writes into its own source {target.table}, which would never end",
+            "Give the source a todo that is not true of the new rows.",
+        )
+
+
+def _check_placeholders(job_class: type, source: Table, sql: Sql | None) -> None:
+    params = params_of(job_class)
+    for where, text in _fragments(source, sql):
+        if quoted := sorted(quoted_placeholders(text) & params.keys()):
+            _refuse(
+                job_class,
+                f"%({quoted[0]})s stands between quotes in {where}, where no value can be bound",
+                f"Take the quotes away: %({quoted[0]})s is a value with its own type.",
+            )
+        for name in sorted(placeholders(text) - params.keys()):
+            if (meant := nearest(name, params, likeness=_MISSPELT)) is not None:
+                _refuse(
+                    job_class,
+                    f"%({name})s in {where} is no parameter of this job",
+                    f"Did you mean %({meant})s?",
+                )
+
+
+def _fragments(source: Table, sql: Sql | None) -> Iterator[tuple[str, str]]:
+    if source.where is not None:
+        yield "where", source.where
+    if source.todo is not None:
+        yield "todo", source.todo
+    if sql is not None:
+        for column, expression in sql.expressions.items():
+            yield f"the expression for {column}", expression
+
+
+def _static(owner: type, name: str) -> Any:
+    """The attribute as it is declared, no descriptor asked; None when there is none."""
+    return inspect.getattr_static(owner, name, None)
+
+
+def _is_sql(value: object) -> bool:
+    return isinstance(value, Sql)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself"
+    if isinstance(value, str | int | float | bool):
+        return repr(value)
+    return f"of type {type(value).__name__}"
+
+
+def _refuse(job_class: type, mistake: str, right: str) -> NoReturn:
+    raise DeclarationError(f"{job_class.__name__}: {mistake}", remedy=right)

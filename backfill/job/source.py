@@ -1,0 +1,78 @@
+"""Where a job's rows come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backfill.errors import DeclarationError
+from backfill.job.fragment import mistake_in, starts_with_where
+from backfill.job.identifier import column_names, table_name
+
+
+class Source:
+    """What every source is; a job declares one as `source`."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Table(Source):
+    """The rows of one table.
+
+    Attributes:
+        table: the name as PostgreSQL parses it: `users`, `app.users`, `"Odd Name"`.
+        key: the columns that order and identify rows, NOT NULL and unique together;
+            None: the table's primary key.
+        columns: what a Python transform reads, beside the key, which is always there; None: all.
+        where: the scope: which rows are ours at all. An SQL condition; `%(name)s` binds a
+            parameter.
+        todo: true of a row until it is done. An SQL condition.
+    """
+
+    table: str
+    key: tuple[str, ...] | None
+    columns: tuple[str, ...] | None
+    where: str | None
+    todo: str | None
+
+    def __init__(
+        self,
+        table: str,
+        *,
+        key: str | Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        todo: str | None = None,
+    ) -> None:
+        """Declare a table as the source.
+
+        Raises:
+            DeclarationError: a name or a condition that cannot be right.
+        """
+        if isinstance(key, str):
+            key = (key,)
+        keep = object.__setattr__  # the way in which a frozen dataclass sets its own fields
+        keep(self, "table", table_name("Table", table))
+        keep(self, "key", None if key is None else column_names("Table", "key", key))
+        keep(
+            self,
+            "columns",
+            None if columns is None else column_names("Table", "columns", columns),
+        )
+        keep(self, "where", _condition("where", where))
+        keep(self, "todo", _condition("todo", todo))
+
+
+def _condition(field: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    right = f'Write {field}="email_lower IS NULL".'
+    if (mistake := mistake_in(text)) is not None:
+        raise DeclarationError(f"Table(...): {field} {mistake}", remedy=right)
+    if starts_with_where(text):
+        raise DeclarationError(
+            f"Table(...): {field} begins with the word WHERE, which is written for you",
+            remedy=right,
+        )
+    return text.strip()

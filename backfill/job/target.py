@@ -1,0 +1,107 @@
+"""What a job does with its rows: update them, insert elsewhere, delete them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from backfill.errors import DeclarationError
+from backfill.job.identifier import column_names, table_name
+from backfill.job.suggestion import did_you_mean
+
+OnConflict = Literal["error", "skip", "update"]
+
+
+class Target:
+    """What every target is; a job declares one as `target`."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Update(Target):
+    """Write columns of the source's own rows.
+
+    Attributes:
+        columns: what may be written; empty: the columns that the job's `Sql` names.
+    """
+
+    columns: tuple[str, ...]
+
+    def __init__(self, *columns: str) -> None:
+        """Declare the columns.
+
+        Raises:
+            DeclarationError: a name that cannot be a column's, or one twice.
+        """
+        if len(columns) == 1 and isinstance(columns[0], list | tuple | set | frozenset):
+            raise DeclarationError(
+                "Update(...): the columns are given as one collection",
+                remedy='Write them side by side: Update("name", "email").',
+            )
+        checked = column_names("Update", "columns", columns) if columns else ()
+        object.__setattr__(self, "columns", checked)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Insert(Target):
+    """Write rows into another table; without a transform, columns of the same name are copied.
+
+    Attributes:
+        table: the name as PostgreSQL parses it.
+        on_conflict: what happens when the row is there already: `error` (the row goes into
+            quarantine), `skip` (counted as skipped), `update` (its columns are overwritten).
+        columns: what is written; None: the columns that the transform names, else those of the
+            same name.
+        conflict: the columns whose unique index decides what "there already" means; None: any
+            for `skip`, the target's primary key for `update`.
+    """
+
+    table: str
+    on_conflict: OnConflict
+    columns: tuple[str, ...] | None
+    conflict: tuple[str, ...] | None
+
+    def __init__(
+        self,
+        table: str,
+        *,
+        on_conflict: OnConflict,
+        columns: Sequence[str] | None = None,
+        conflict: Sequence[str] | None = None,
+    ) -> None:
+        """Declare the table and what a conflict means.
+
+        Raises:
+            DeclarationError: an unknown `on_conflict`, or names that cannot be right.
+        """
+        if on_conflict not in get_args(OnConflict):
+            raise DeclarationError(
+                f"Insert(...): on_conflict is {on_conflict!r}",
+                remedy=f"{did_you_mean(str(on_conflict), get_args(OnConflict))} "
+                f'Write Insert("archive", on_conflict="skip").',
+            )
+        if conflict is not None and on_conflict == "error":
+            raise DeclarationError(
+                "Insert(...): conflict= has no meaning with on_conflict='error'",
+                remedy='Leave conflict out, or write on_conflict="skip" or "update".',
+            )
+        keep = object.__setattr__  # the way in which a frozen dataclass sets its own fields
+        keep(self, "table", table_name("Insert", table))
+        keep(self, "on_conflict", on_conflict)
+        keep(
+            self,
+            "columns",
+            None if columns is None else column_names("Insert", "columns", columns),
+        )
+        keep(
+            self,
+            "conflict",
+            None if conflict is None else column_names("Insert", "conflict", conflict),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Target):
+    """Delete the source's rows: all that match, or those for which the transform is truthy."""
