@@ -1,0 +1,369 @@
+"""The project and its settings: found, read once at the edge, frozen, and passed down.
+
+A project is the nearest folder upward with a `backfill.toml`, or with a `pyproject.toml` that has
+a table `[tool.backfill]`. All keys, with their defaults:
+
+    jobs = []                          # modules or packages in which jobs are declared
+    setup = "myapp.boot:setup"         # called before them (none)
+    schema = "backfill"                # the ledger's schema
+    queue = "backfill"                 # Celery's queue
+    log_format = "auto"                # console | json | auto: console on a terminal
+    log_level = "info"                 # debug | info | warning | error
+    [databases.main]                   # without any: one named default, from BACKFILL_DATABASE_URL
+    url_env = "DATABASE_URL"           # the environment variable that holds its URL
+    confirm = false                    # writing commands name host and database, and ask
+    [redis]
+    url_env = "BACKFILL_REDIS_URL"
+    [engine]                           # see EngineSettings
+
+1. No secret stands in a file of ours: files name environment variables. These come from the
+   process, else from the project's `.env`. No message and no repr holds a URL.
+2. A missing variable is an error only for whoever needs it: `list` works without a database.
+3. A key or value that is not understood is an error that names its file, never ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from backfill.errors import ProjectError, UsageError
+from backfill.settings_file import (
+    PYPROJECT,
+    SETTINGS_FILE,
+    VARIABLE_FORM,
+    SettingsTable,
+    read_settings,
+    suggestion,
+)
+
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+DEFAULT_DATABASE: Final = "default"
+DEFAULT_DATABASE_URL_ENV: Final = "BACKFILL_DATABASE_URL"
+DEFAULT_REDIS_URL_ENV: Final = "BACKFILL_REDIS_URL"
+#: A killed worker's slice goes on within this time, with any settings that are accepted.
+TAKEOVER_SECONDS: Final = 15.0
+
+_BY_DEFAULT: Final = "the default"
+_POSTGRES_SCHEME = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
+_REDIS_SCHEME = re.compile(r"(redis|rediss|unix)://", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+# a name, an IPv6 address in brackets, or a socket's folder with %2F for its slashes; and a port
+_HOST = re.compile(r"([\w.%~-]*|\[[0-9A-Fa-f:.%]+\])(:[0-9]*)?")
+_PATH = re.compile(r"[\w./%~+:-]*")
+
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_FUNCTION = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+
+
+# ---------------------------------------------------------------------------------- the values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Times that an operator may change; all in seconds.
+
+    Attributes:
+        lease_seconds: how long a slice is its holder's without renewal. Longer: a slow network is
+            no lost worker; shorter: a lost worker is noticed sooner.
+        reconcile_seconds: between two comparisons of what should run with what does.
+            Lease and this together stay below 15.
+        task_seconds: how long one Celery task works on slices before it ends and is sent again;
+            at least 1, and well below the broker's visibility time-out.
+        sweep_seconds: how long the sweep goes on for deferred rows without getting any, before
+            the run fails and names the holder of the locks.
+        begin_wait_seconds: how long a new run waits for the transactions that were writing to
+            the source when its horizon was read.
+    """
+
+    lease_seconds: float = 10.0
+    reconcile_seconds: float = 2.0
+    task_seconds: float = 5.0
+    sweep_seconds: float = 600.0
+    begin_wait_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """One database that jobs may name.
+
+    Attributes:
+        name: as in `Options.database`.
+        url_env: the environment variable of its URL.
+        confirm: writing commands name host and database, and ask.
+        raw_url: what the variable holds, None where it is missing; use `url`.
+        named_in: where `url_env` comes from, for messages.
+    """
+
+    name: str
+    url_env: str = DEFAULT_DATABASE_URL_ENV
+    confirm: bool = False
+    raw_url: str | None = field(default=None, repr=False)
+    named_in: str = _BY_DEFAULT
+
+    @property
+    def url(self) -> str:
+        """Its URL, always `postgresql://…`, as libpq reads it.
+
+        Raises:
+            ProjectError: the variable is missing or holds no URL of PostgreSQL.
+        """
+        if not self.raw_url:
+            raise _missing(self.url_env, self.named_in, "postgresql://user@host:5432/database")
+        scheme = _POSTGRES_SCHEME.match(self.raw_url)
+        if scheme is None:
+            raise _no_url(self.url_env, self.named_in, "postgresql://")
+        return f"postgresql://{self.raw_url[scheme.end() :]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a project says, and what the environment adds to it.
+
+    Attributes:
+        project: the project's folder, to be put on `sys.path`; None outside of any.
+        jobs: modules or packages, in the order in which they are imported.
+        setup: `module:function` to call before them.
+        databases: by name, in the file's order; at least one.
+        redis_url_env: the environment variable of the Redis URL.
+        schema: the ledger's schema, a plain lower-case name.
+        queue: Celery's queue.
+        log_format, log_level: of structlog.
+        engine: times of the engine.
+        raw_redis_url: what the variable holds, None where it is missing; use `redis_url`.
+        redis_named_in: where `redis_url_env` comes from, for messages.
+    """
+
+    project: Path | None = None
+    jobs: tuple[str, ...] = ()
+    setup: str | None = None
+    databases: Mapping[str, DatabaseSettings] = field(
+        default_factory=lambda: {DEFAULT_DATABASE: DatabaseSettings(name=DEFAULT_DATABASE)}
+    )
+    redis_url_env: str = DEFAULT_REDIS_URL_ENV
+    schema: str = "backfill"
+    queue: str = "backfill"
+    log_format: LogFormat = "auto"
+    log_level: LogLevel = "info"
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    raw_redis_url: str | None = field(default=None, repr=False)
+    redis_named_in: str = _BY_DEFAULT
+
+    def database(self, name: str = DEFAULT_DATABASE) -> DatabaseSettings:
+        """The database of that name; "default" also means the only one, whatever its name.
+
+        Raises:
+            UsageError: there is none; names the known ones.
+        """
+        if name in self.databases:
+            return self.databases[name]
+        if name == DEFAULT_DATABASE and len(self.databases) == 1:
+            return next(iter(self.databases.values()))
+        known = ", ".join(self.databases)
+        if name == DEFAULT_DATABASE:
+            raise UsageError(
+                f"the project has several databases and none is named default: {known}",
+                remedy="Name one in the job's options, such as Options(database=\""
+                f'{next(iter(self.databases))}").',
+            )
+        raise UsageError(
+            f'the project has no database "{name}"{suggestion(name, self.databases)}',
+            remedy=f"Its databases: {known}.",
+        )
+
+    @property
+    def redis_url(self) -> str | None:
+        """The Redis URL; None where its variable is missing: a run in-process needs none.
+
+        Raises:
+            ProjectError: the variable holds no URL of Redis.
+        """
+        if not self.raw_redis_url:
+            return None
+        if _REDIS_SCHEME.match(self.raw_redis_url) is None:
+            raise _no_url(self.redis_url_env, self.redis_named_in, "redis://, rediss:// or unix://")
+        return self.raw_redis_url
+
+    def require_redis_url(self) -> str:
+        """The Redis URL, for who cannot do without.
+
+        Raises:
+            ProjectError: the variable is missing or holds no URL of Redis.
+        """
+        url = self.redis_url
+        if url is None:
+            raise _missing(self.redis_url_env, self.redis_named_in, "redis://host:6379/0")
+        return url
+
+
+def safe_url(url: str) -> str:
+    """The URL as it may be shown: scheme, host, port, database; no user, password or parameter.
+
+    Where it cannot be told for certain which part is the password, nothing after the scheme is
+    shown.
+    """
+    scheme, found, rest = url.partition("://")
+    if not found or _SCHEME.fullmatch(scheme) is None:
+        return "…"
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    path = re.split(r"[?#]", rest[len(authority) :], maxsplit=1)[0]
+    hosts = authority.rpartition("@")[2]
+    # an "@" further on: the "/", "?" or "#" before it may be a part of the password
+    clear = "@" not in rest[len(authority) :] and _PATH.fullmatch(path) is not None
+    if clear and all(_HOST.fullmatch(host) for host in hosts.split(",")):
+        return f"{scheme}://{hosts}{path}"
+    return f"{scheme}://…"
+
+
+# --------------------------------------------------------------------------- finding and reading
+
+
+def find_project(start: Path | None = None, explicit: Path | None = None) -> Path | None:
+    """The project's folder: `explicit`, else the nearest one from `start` (here) upward.
+
+    Args:
+        explicit: what `--project` says: the folder, or the settings' file in it.
+
+    Returns:
+        An absolute path; None where no folder has settings.
+
+    Raises:
+        ProjectError: `explicit` has no settings; or a file on the way cannot be read.
+    """
+    if explicit is not None:
+        folder = explicit.resolve()
+        if folder.name in (SETTINGS_FILE, PYPROJECT):
+            folder = folder.parent
+        if read_settings(folder) is None:
+            raise ProjectError(
+                f"{explicit}: no {SETTINGS_FILE} there, and no [tool.backfill] in {PYPROJECT}",
+                remedy="Name the folder that has one, or make it with `backfill init`.",
+            )
+        return folder
+    here = (start or Path.cwd()).resolve()
+    return next((f for f in (here, *here.parents) if read_settings(f) is not None), None)
+
+
+def read_environment(project: Path | None, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables of the project's `.env`, and over them those of `environ`.
+
+    Raises:
+        ProjectError: the `.env` is there and cannot be read.
+    """
+    if project is None or not (project / ".env").is_file():
+        return dict(environ)
+    from dotenv import dotenv_values
+
+    try:
+        from_file = dotenv_values(project / ".env", encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8; its text would quote the file
+        raise ProjectError(f"{project / '.env'}: {type(error).__name__} on reading") from None
+    named = {name: value for name, value in from_file.items() if value is not None}
+    return {**named, **environ}
+
+
+def load(project: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of the project in this folder; the defaults where it is None.
+
+    Args:
+        environ: the process's environment; what it says goes before the project's `.env`.
+
+    Raises:
+        ProjectError: naming the file, the key, and what belongs there.
+    """
+    environment = read_environment(project, environ)
+    table = read_settings(project) if project is not None else None
+    root = table or SettingsTable("the defaults", "", {})
+    root.refuse_unknown(
+        (
+            *("jobs", "setup", "schema", "queue", "log_format", "log_level"),
+            *("databases", "redis", "engine"),
+        )
+    )
+    redis = root.table("redis")
+    redis.refuse_unknown(("url_env",))
+    redis_url_env = redis.text("url_env", _VARIABLE, VARIABLE_FORM)
+    return Settings(
+        project=project,
+        jobs=root.texts("jobs", _MODULE, 'names of modules, such as ["jobs"]'),
+        setup=root.text("setup", _FUNCTION, 'a function, such as "myapp.boot:setup"'),
+        databases=_databases(root.table("databases"), environment),
+        redis_url_env=redis_url_env or DEFAULT_REDIS_URL_ENV,
+        schema=root.text("schema", _SCHEMA, "a plain lower-case name of a schema") or "backfill",
+        queue=root.text("queue", _NAME, "letters, digits and . _ -") or "backfill",
+        log_format=root.choice("log_format", get_args(LogFormat), "auto"),
+        log_level=root.choice("log_level", get_args(LogLevel), "info"),
+        engine=_engine(root.table("engine")),
+        raw_redis_url=environment.get(redis_url_env or DEFAULT_REDIS_URL_ENV, "").strip() or None,
+        redis_named_in=redis.place("url_env") if redis_url_env else _BY_DEFAULT,
+    )
+
+
+def _databases(
+    tables: SettingsTable, environment: Mapping[str, str]
+) -> dict[str, DatabaseSettings]:
+    if not tables.values:
+        raw_url = environment.get(DEFAULT_DATABASE_URL_ENV, "").strip() or None
+        return {DEFAULT_DATABASE: DatabaseSettings(name=DEFAULT_DATABASE, raw_url=raw_url)}
+    databases = {}
+    for name in tables.values:
+        table = tables.table(name, example=', such as [databases.main] with url_env = "…"')
+        table.refuse_unknown(("url_env", "confirm"))
+        url_env = table.text("url_env", _VARIABLE, VARIABLE_FORM)
+        if url_env is None:
+            raise ProjectError(
+                f"{table.place('url_env')} is missing", remedy=f"It is {VARIABLE_FORM}."
+            )
+        if _NAME.fullmatch(name) is None:
+            raise ProjectError(f"{tables.place(name)} is no name: letters, digits and . _ - serve")
+        databases[name] = DatabaseSettings(
+            name=name,
+            url_env=url_env,
+            confirm=table.flag("confirm"),
+            raw_url=environment.get(url_env, "").strip() or None,
+            named_in=table.place("url_env"),
+        )
+    return databases
+
+
+def _engine(table: SettingsTable) -> EngineSettings:
+    table.refuse_unknown([f.name for f in fields(EngineSettings)])
+    shipped = EngineSettings()
+    engine = EngineSettings(
+        lease_seconds=table.seconds("lease_seconds", shipped.lease_seconds, at_least=1),
+        reconcile_seconds=table.seconds("reconcile_seconds", shipped.reconcile_seconds, 0.1),
+        task_seconds=table.seconds("task_seconds", shipped.task_seconds, at_least=1),
+        sweep_seconds=table.seconds("sweep_seconds", shipped.sweep_seconds, at_least=0),
+        begin_wait_seconds=table.seconds("begin_wait_seconds", shipped.begin_wait_seconds, 0),
+    )
+    if engine.lease_seconds + engine.reconcile_seconds >= TAKEOVER_SECONDS:
+        raise ProjectError(
+            f"{table.place('lease_seconds')}: lease_seconds and reconcile_seconds are"
+            f" {engine.lease_seconds:g} and {engine.reconcile_seconds:g}, together they must stay"
+            f" below {TAKEOVER_SECONDS:g}",
+            remedy="A slice of a killed worker goes on when its lease has run out and a worker has"
+            f" looked; that is promised within {TAKEOVER_SECONDS:g} s.",
+        )
+    return engine
+
+
+def _missing(variable: str, named_in: str, example: str) -> ProjectError:
+    return ProjectError(
+        f"the environment variable {variable} is not set (named in {named_in})",
+        remedy=f"Set it, or write it into the project's .env: {variable}={example}",
+    )
+
+
+def _no_url(variable: str, named_in: str, starts: str) -> ProjectError:
+    return ProjectError(
+        f"the environment variable {variable} holds no URL that starts with {starts}"
+        f" (named in {named_in})"
+    )

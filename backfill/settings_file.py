@@ -1,0 +1,167 @@
+"""One settings file: where it is found, and TOML tables whose errors say where the mistake is.
+
+1. What is not understood is an error that names file, table and key; it is never ignored.
+2. No error quotes a value: somebody may have put a secret there.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, TypeVar
+
+from backfill.errors import ProjectError
+
+SETTINGS_FILE: Final = "backfill.toml"
+PYPROJECT: Final = "pyproject.toml"
+VARIABLE_FORM: Final = 'the name of an environment variable, such as "DATABASE_URL"'
+
+C = TypeVar("C", bound=str)
+_SECRETS: Final = {"url", "dsn", "password", "redis_url", "database_url"}
+_MOST_SECONDS: Final = 86_400
+_KINDS: Final = {
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def read_settings(folder: Path) -> SettingsTable | None:
+    """The settings in this very folder; None where it has none.
+
+    Raises:
+        ProjectError: a file cannot be read, is no TOML, or settings stand in two files.
+    """
+    own = _parse(folder / SETTINGS_FILE)
+    pyproject = _parse(folder / PYPROJECT, mentions=b"backfill")
+    tool = pyproject.get("tool") if pyproject is not None else None
+    if not isinstance(tool, dict) or "backfill" not in tool:
+        return None if own is None else SettingsTable(str(folder / SETTINGS_FILE), "", own)
+    if own is not None:
+        raise ProjectError(
+            f"{folder}: settings stand in both {SETTINGS_FILE} and [tool.backfill] of {PYPROJECT}",
+            remedy="Keep one of them.",
+        )
+    return SettingsTable(str(folder / PYPROJECT), "tool", tool).table("backfill")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean …?", or nothing where no known name is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _parse(path: Path, *, mentions: bytes = b"") -> Mapping[str, object] | None:
+    """The file's top table; None where there is no such file, or none that mentions us."""
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise ProjectError(f"{path} cannot be read: {error.strerror}") from error
+    if mentions not in content:  # a broken file of somebody else's, on the way up, is not ours
+        return None
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ProjectError(f"{path} is no valid TOML: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsTable:
+    """A table of a settings file that knows its place; all its methods raise ProjectError.
+
+    Attributes:
+        file: the file's path.
+        name: as in the file's brackets; empty for the top of the file.
+    """
+
+    file: str
+    name: str
+    values: Mapping[str, object]
+
+    def place(self, key: str) -> str:
+        """Where the key stands: file, table, key."""
+        return f"{self.file}: [{self.name}] {key}" if self.name else f"{self.file}: {key}"
+
+    def wrong(self, key: str, takes: str) -> ProjectError:
+        """The error for a value of the wrong type or form."""
+        kind = _KINDS.get(type(self.values[key]), "a date or time")
+        return ProjectError(f"{self.place(key)} takes {takes}", remedy=f"What is there is {kind}.")
+
+    def secret(self, key: str) -> ProjectError:
+        """The error for what may be a URL with its password."""
+        return ProjectError(
+            f"{self.place(key)} would put a secret into a file that others can read",
+            remedy=f"Put it into the environment or .env; here url_env is {VARIABLE_FORM}.",
+        )
+
+    def refuse_unknown(self, known: Sequence[str]) -> None:
+        """Raises for the first key that is none of these."""
+        for key in (key for key in self.values if key not in known):
+            if key.lower() in _SECRETS:
+                raise self.secret(key)
+            raise ProjectError(
+                f"{self.place(key)} is no setting{suggestion(key, known)}",
+                remedy=f"The settings here: {', '.join(known)}.",
+            )
+
+    def table(self, key: str, example: str = "") -> SettingsTable:
+        """The table of that name; an empty one where it is missing."""
+        value = self.values.get(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(key, f"a table{example}")
+        return SettingsTable(self.file, f"{self.name}.{key}" if self.name else key, value)
+
+    def text(self, key: str, form: re.Pattern[str], takes: str) -> str | None:
+        """The string of that name, which the whole of `form` matches; None where it is missing."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise self.wrong(key, takes)
+        if "://" in value:
+            raise self.secret(key)
+        if not form.fullmatch(value):
+            raise self.wrong(key, takes)
+        return value
+
+    def texts(self, key: str, form: re.Pattern[str], takes: str) -> tuple[str, ...]:
+        """The strings of that name, each of which `form` matches; none where it is missing."""
+        value = self.values.get(key, [])
+        if not isinstance(value, list):
+            raise self.wrong(key, takes)
+        if not all(isinstance(text, str) and form.fullmatch(text) for text in value):
+            raise self.wrong(key, takes)
+        return tuple(value)
+
+    def choice(self, key: str, allowed: tuple[C, ...], default: C) -> C:
+        """The string of that name, one of those allowed."""
+        value = self.values.get(key, default)
+        found = next((choice for choice in allowed if choice == value), None)
+        if found is None:
+            raise self.wrong(key, f"one of {', '.join(allowed)}")
+        return found
+
+    def flag(self, key: str) -> bool:
+        """The truth value of that name; false where it is missing."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def seconds(self, key: str, default: float, at_least: float) -> float:
+        """The number of seconds of that name, a day at most."""
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(key, "a number of seconds")
+        if not at_least <= value <= _MOST_SECONDS:  # false for nan, too
+            raise self.wrong(key, f"a number of seconds from {at_least:g} to {_MOST_SECONDS:g}")
+        return float(value)
