@@ -355,6 +355,7 @@ def test_an_env_file_that_cannot_be_read_is_named_and_not_quoted(project: Projec
     error = refused(folder)
     assert str(folder / ".env") in error.message
     assert "s3cret" not in str(error)
+    assert error.__suppress_context__  # a traceback with locals would show the file's bytes
 
 
 # ---------------------------------------------------------------------------------- no secret
