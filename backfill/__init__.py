@@ -54,16 +54,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in {"enqueue", "run"}:
-        from backfill import entry
+# hidden from type checkers, to which it would make every misspelt name an attribute
+if not TYPE_CHECKING:
 
-        return getattr(entry, name)
-    if name == "__version__":
-        from importlib.metadata import version
+    def __getattr__(name: str) -> object:
+        if name in {"enqueue", "run"}:
+            from backfill import entry
 
-        return version("backfill")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(entry, name)
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("backfill")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

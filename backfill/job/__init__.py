@@ -4,6 +4,7 @@
 finds a project's jobs. The names for users are those of the package `backfill` itself.
 """
 
+from backfill.job.anatomy import Kind
 from backfill.job.declaration import Declaration, bind, declaration_of
 from backfill.job.fragment import sql_fragment
 from backfill.job.job import Job
@@ -11,7 +12,6 @@ from backfill.job.options import Options
 from backfill.job.param import Param
 from backfill.job.registry import Registry, load
 from backfill.job.row import Row, RowFactory, key_of
-from backfill.job.shape import Kind
 from backfill.job.source import Source, Table
 from backfill.job.target import Delete, Insert, OnConflict, Target, Update
 from backfill.job.transform import Sql

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from backfill.errors import DeclarationError, UsageError
-from backfill.job import shape
+from backfill.job.anatomy import Kind, is_abstract, kind_of, params_of
 from backfill.job.fragment import PLACEHOLDER_PREFIX, sql_fragment
 from backfill.job.job import Job
 from backfill.job.options import Options
 from backfill.job.param import Param
-from backfill.job.shape import Kind
 from backfill.job.source import Table
 from backfill.job.suggestion import did_you_mean
 from backfill.job.target import Delete, Insert, Target, Update
@@ -174,7 +173,7 @@ def _is_job(value: object) -> bool:
 
 
 def _read(job_class: type[Job]) -> Declaration:
-    if shape.is_abstract(job_class):
+    if is_abstract(job_class):
         raise DeclarationError(
             f"{job_class.__name__}: a base for other jobs has no rows to work on",
             remedy="Declare source, transform and target in a class that inherits from it.",
@@ -194,8 +193,8 @@ def _read(job_class: type[Job]) -> Declaration:
         source=source,
         target=target,
         options=job_class.options,
-        params=shape.params_of(job_class),
-        kind=shape.kind_of(job_class),
+        params=params_of(job_class),
+        kind=kind_of(job_class),
         sql=transform if isinstance(transform, Sql) else None,
         retry_on=job_class.retry_on,
         doc=_first_line(job_class),

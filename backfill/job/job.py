@@ -59,9 +59,6 @@ class Job:
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "name" not in vars(cls):
-            # an identity is never inherited: two jobs of one name would be one to the ledger
-            cls.name = shape.snake_case(cls.__name__)
         shape.check(cls, Job, abstract=abstract)
 
     @property

@@ -22,7 +22,8 @@ from uuid import UUID
 
 from backfill.errors import DeclarationError, ProjectError, UsageError
 
-T = TypeVar("T")
+#: The supported types; named here so that mypy refuses another, and a default of another.
+T = TypeVar("T", int, float, str, bool, date, datetime, Decimal, UUID)
 
 #: Names that can be a keyword argument, a `--param` and a placeholder alike.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,58}")
@@ -69,12 +70,12 @@ class Param(Generic[T]):
                 remedy=f"Use one of {', '.join(t.__name__ for t in _KINDS)}.",
             )
         self._kind = kind
-        self.value_type = value_type
+        self.value_type: type[T] = value_type
         self.name = ""
         self.help = help
         self.secret = secret
         self.env = env
-        self._default = default
+        self._default: T = default
         self._check_secret()
         if default is not _NO_DEFAULT:
             try:
@@ -168,7 +169,7 @@ class Param(Generic[T]):
             UsageError: it is of another type, or the parameter is a secret.
         """
         self._refuse_secret()
-        return self._accept(value)
+        return self._accept(value, given=value)
 
     def to_json(self, value: T) -> object:
         """The value as the ledger keeps it (jsonb): a number, true or false, or text.
@@ -185,10 +186,7 @@ class Param(Generic[T]):
             UsageError: it was kept for a parameter of another type, or this one is a secret.
         """
         self._refuse_secret()
-        try:
-            return self._accept(self._kind.from_json(value))
-        except (TypeError, ValueError, ArithmeticError):
-            raise self._wrong(value) from None
+        return self._read(self._kind.from_json, value)
 
     def read_secret(self, environ: Mapping[str, str]) -> T:
         """The secret's value, from the environment of this process.
@@ -210,16 +208,20 @@ class Param(Generic[T]):
         )
 
     def _parse(self, text: str) -> T:
-        try:
-            return self._accept(self._kind.parse(text))
-        except (TypeError, ValueError, ArithmeticError):
-            raise self._wrong(text) from None
+        return self._read(self._kind.parse, text)
 
-    def _accept(self, value: object) -> T:
+    def _read(self, read: Callable[[Any], object], given: object) -> T:
+        try:
+            value = read(given)
+        except (TypeError, ValueError, ArithmeticError):
+            raise self._wrong(given) from None
+        return self._accept(value, given=given)
+
+    def _accept(self, value: object, *, given: object) -> T:
         try:
             accepted: T = self._kind.accept(value)
         except (TypeError, ValueError) as error:
-            raise self._wrong(value, why=str(error)) from None
+            raise self._wrong(given, why=str(error)) from None
         return accepted
 
     def _wrong(self, value: object, why: str = "") -> UsageError:
@@ -334,6 +336,20 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _text(parse: Callable[[str], object]) -> Callable[[Any], object]:
+    def from_json(kept: Any) -> object:
+        if not isinstance(kept, str):
+            raise TypeError(type(kept).__name__)
+        return parse(kept)
+
+    return from_json
+
+
+def _float_from_json(kept: Any) -> object:
+    # jsonb gives 1e22 back as an int; text is what is no number
+    return float(kept) if isinstance(kept, str) else kept
+
+
 def _float_to_json(value: float) -> object:
     # jsonb has no NaN and no infinity; Python and PostgreSQL agree on how to spell them
     return value if value - value == 0 else str(value)
@@ -341,20 +357,21 @@ def _float_to_json(value: float) -> object:
 
 _KINDS: dict[type, _Kind] = {
     int: _Kind("2013", int, _accept_int, _same, _same),
-    # jsonb gives 1e22 back as an int, and text for what is no number
-    float: _Kind("0.25", float, _accept_float, _float_to_json, float),
+    float: _Kind("0.25", float, _accept_float, _float_to_json, _float_from_json),
     str: _Kind("north", _same, _accept_str, _same, _same),
     bool: _Kind("true", _parse_bool, _accept_bool, _same, _same),
-    date: _Kind("2013-01-31", date.fromisoformat, _accept_date, date.isoformat, date.fromisoformat),
+    date: _Kind(
+        "2013-01-31", date.fromisoformat, _accept_date, date.isoformat, _text(date.fromisoformat)
+    ),
     datetime: _Kind(
         "2013-01-31T12:00:00+00:00",
         datetime.fromisoformat,
         _accept_datetime,
         datetime.isoformat,
-        datetime.fromisoformat,
+        _text(datetime.fromisoformat),
     ),
-    Decimal: _Kind("12.50", Decimal, _accept_decimal, str, Decimal),
-    UUID: _Kind("6f2c1d1e-8a44-4c3b-9d2e-0b1f5a7c9e10", UUID, _accept_uuid, str, UUID),
+    Decimal: _Kind("12.50", Decimal, _accept_decimal, str, _text(Decimal)),
+    UUID: _Kind("6f2c1d1e-8a44-4c3b-9d2e-0b1f5a7c9e10", UUID, _accept_uuid, str, _text(UUID)),
 }
 
 

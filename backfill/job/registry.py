@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from backfill.errors import ProjectError, UsageError
-from backfill.job import shape
+from backfill.job.anatomy import is_abstract, snake_case
 from backfill.job.job import Job
 from backfill.job.suggestion import did_you_mean
 
@@ -58,7 +58,7 @@ class Registry:
                 "project's settings.",
             )
         raise UsageError(
-            f"there is no job {name}", remedy=did_you_mean(shape.snake_case(name), self.jobs)
+            f"there is no job {name}", remedy=did_you_mean(snake_case(name), self.jobs)
         )
 
 
@@ -138,7 +138,7 @@ def _defined_in(module: ModuleType) -> Iterator[type[Job]]:
             isinstance(value, type)
             and issubclass(value, Job)
             and value.__module__ == module.__name__
-            and not shape.is_abstract(value)
+            and not is_abstract(value)
         ):
             yield value
 

@@ -65,6 +65,9 @@ class Row(Mapping[str, Any]):
         return _rebuild, (self._row_columns, self._row_key_columns, self._row_values)
 
 
+#: dir() and not hasattr(), which would find the metaclass's `mro` and `register`, too.
+_TAKEN = frozenset(dir(Row))
+
 _set_values = Row.__dict__["_row_values"].__set__
 
 
@@ -123,7 +126,7 @@ def _row_class(columns: tuple[str, ...], key_columns: tuple[str, ...]) -> type[R
     }
     for column, position in index.items():
         # what Row has already stays the method; such a column is reached by row["keys"]
-        if not hasattr(Row, column) and not column.startswith("__"):
+        if column not in _TAKEN and not column.startswith("__"):
             namespace[column] = property(_getter(position))
     return type("Row", (Row,), namespace)
 

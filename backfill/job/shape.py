@@ -6,12 +6,26 @@ Every refusal names the class and the mistake, and its remedy shows the right fo
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterable, Iterator
 from types import FunctionType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from backfill.errors import DeclarationError
+from backfill.job.anatomy import (
+    ARGUMENTS,
+    NAME,
+    OWN_NAMES,
+    RIGHT_BASE,
+    RIGHT_FORM,
+    RIGHT_JOB,
+    TRANSFORMS,
+    Kind,
+    is_abstract,
+    kind_of,
+    params_of,
+    part_of,
+    snake_case,
+)
 from backfill.job.fragment import placeholders, quoted_placeholders
 from backfill.job.identifier import same_table
 from backfill.job.options import Options
@@ -22,71 +36,18 @@ from backfill.job.suggestion import nearest
 from backfill.job.target import Delete, Insert, Target, Update
 from backfill.job.transform import Sql
 
-Kind = Literal["sql", "row", "batch", "none"]
-
-#: What a job's name may be: it is part of run ids, file names and URLs.
-NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-_TRANSFORMS = ("transform", "transform_batch")
-
-#: Positional arguments after self, by the name of what the engine calls.
-_CALLED_WITH = {
-    "transform": ("row",),
-    "transform_batch": ("rows",),
-    "setup": ("conn",),
-    "teardown": (),
-    "before_run": ("run",),
-    "after_batch": ("batch",),
-    "after_run": ("run",),
-    "__init__": (),
-}
-
-_OWN_NAMES = frozenset(
-    {"name", "version", "source", "target", "options", "retry_on", "run"} | _CALLED_WITH.keys()
-)
-
-_RIGHT_JOB = """Right:
-    class LowerEmail(Job):
-        source = Table("users", todo="email_lower IS NULL")
-        transform = Sql(email_lower="lower(email)")
-        target = Update()"""
-
-_RIGHT_BASE = """A base for other jobs says so:
-    class UsersJob(Job, abstract=True): ..."""
-
 #: How much a wrong name resembles a right one, 0 to 1; names of ours are short.
 _MISSPELT = 0.8
 
-
-def snake_case(class_name: str) -> str:
-    """A class's name as a job's: `FillDeparture` is `fill_departure`, `HTTPFix` is `http_fix`."""
-    words = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", class_name)
-    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", words).lower()
-
-
-def kind_of(job_class: type) -> Kind:
-    """How the job transforms its rows."""
-    if _static(job_class, "transform_batch") is not None:
-        return "batch"
-    transform = _static(job_class, "transform")
-    if transform is None:
-        return "none"
-    return "sql" if isinstance(transform, Sql) else "row"
-
-
-def params_of(job_class: type) -> dict[str, Param[Any]]:
-    """The declared parameters by name, those of base classes first."""
-    return {
-        name: value
-        for owner in reversed(job_class.__mro__)
-        for name, value in vars(owner).items()
-        if isinstance(value, Param)
-    }
-
-
-def is_abstract(job_class: type) -> bool:
-    """True of a base for other jobs, which cannot run itself."""
-    return bool(vars(job_class).get("_abstract", True))
+#: What the value of a part is, where it is no function.
+_VALUES: dict[str, type] = {
+    "name": str,
+    "version": int,
+    "source": Source,
+    "target": Target,
+    "options": Options,
+    "retry_on": tuple,
+}
 
 
 def check(job_class: type, base: type, *, abstract: bool) -> None:
@@ -100,10 +61,13 @@ def check(job_class: type, base: type, *, abstract: bool) -> None:
         DeclarationError: the first mistake found.
     """
     _check_spelling(job_class, base)
+    if "name" not in vars(job_class):
+        # an identity is never inherited: two jobs of one name would be one to the ledger
+        job_class.name = snake_case(job_class.__name__)  # type: ignore[attr-defined]
     _check_params(job_class)
     _check_values(job_class)
     _check_functions(job_class, base)
-    nothing = all(_static(job_class, name) is None for name in ("source", "target", *_TRANSFORMS))
+    nothing = all(part_of(job_class, name) is None for name in ("source", "target", *TRANSFORMS))
     job_class._abstract = abstract or nothing  # type: ignore[attr-defined]  # read by is_abstract
     if not is_abstract(job_class):
         _check_whole(job_class)
@@ -111,24 +75,16 @@ def check(job_class: type, base: type, *, abstract: bool) -> None:
 
 def _check_spelling(job_class: type, base: type) -> None:
     """A name that is nearly one of ours, with a value that such a name would have."""
-    right_values: dict[str, Any] = {
-        "name": str,
-        "version": int,
-        "source": Source,
-        "target": Target,
-        "options": Options,
-        "retry_on": tuple,
-    }
     for name, value in vars(job_class).items():
-        if name.startswith("_") or name in _OWN_NAMES or isinstance(value, Param):
+        if name.startswith("_") or name in OWN_NAMES or isinstance(value, Param):
             continue
         known = [
             own
-            for own in _OWN_NAMES - {"run", "__init__"}
-            if _static(job_class, own) is _static(base, own)  # the right one is not declared
+            for own in OWN_NAMES - {"run", "__init__"}
+            if part_of(job_class, own) is part_of(base, own)  # the right one is not declared
             and (
-                isinstance(value, right_values[own])
-                if own in right_values
+                isinstance(value, _VALUES[own])
+                if own in _VALUES
                 else isinstance(value, FunctionType | staticmethod | classmethod)
                 or (own == "transform" and _is_sql(value))
             )
@@ -139,17 +95,17 @@ def _check_spelling(job_class: type, base: type) -> None:
         if meant is not None:
             _refuse(
                 job_class,
-                f"{name} is no attribute of a job",
-                f"Did you mean {meant}? If not, give {name} another name, "
-                f"or one that begins with an underscore.",
+                f"{name} means nothing to a job; did you mean {meant}?",
+                f"Write {RIGHT_FORM[meant]}. If something else is meant, let its name begin "
+                f"with an underscore.",
             )
 
 
 def _check_params(job_class: type) -> None:
     params = params_of(job_class)
     for name, param in params.items():
-        value = _static(job_class, name)
-        if name in _OWN_NAMES:
+        value = part_of(job_class, name)
+        if name in OWN_NAMES:
             _refuse(
                 job_class,
                 f"the parameter {name} has the name of an attribute that every job has",
@@ -176,57 +132,56 @@ def _check_params(job_class: type) -> None:
 
 
 def _check_values(job_class: type) -> None:
-    name = _static(job_class, "name")
+    name = part_of(job_class, "name")
     if not isinstance(name, str) or NAME.fullmatch(name) is None:
         _refuse(
             job_class,
             f"the name {name!r} cannot be a job's",
-            'Write name = "fill_departure": small letters, digits and underscores, a letter '
-            "first, 63 at most.",
+            f"Write {RIGHT_FORM['name']}: small letters, digits and underscores, a letter "
+            f"first, 63 at most.",
         )
-    version = _static(job_class, "version")
+    version = part_of(job_class, "version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        _refuse(job_class, f"version is {version!r}", "Write version = 2: a whole number from 1.")
-    options = _static(job_class, "options")
+        _refuse(
+            job_class,
+            f"version is {version!r}",
+            f"Write {RIGHT_FORM['version']}: a whole number from 1.",
+        )
+    options = part_of(job_class, "options")
     if not isinstance(options, Options):
         _refuse(
             job_class,
             f"options is {_described(options)}",
-            'Write options = Options(rate="5000/s").',
+            f"Write {RIGHT_FORM['options']}.",
         )
-    retry_on = _static(job_class, "retry_on")
+    retry_on = part_of(job_class, "retry_on")
     if not isinstance(retry_on, tuple) or not all(
         isinstance(error, type) and issubclass(error, Exception) for error in retry_on
     ):
         _refuse(
             job_class,
             f"retry_on is {retry_on!r}",
-            "Write retry_on = (TimeoutError,): a tuple of exception classes.",
+            f"Write {RIGHT_FORM['retry_on']}: a tuple of exception classes.",
         )
-    for field, right_type, example in (
-        ("source", Table, 'Table("users")'),
-        ("target", Update | Insert | Delete, 'Update("email_lower")'),
-    ):
-        value = _static(job_class, field)
+    for field, right_type in (("source", Table), ("target", Update | Insert | Delete)):
+        value = part_of(job_class, field)
         if value is not None and not isinstance(value, right_type):
-            _refuse(job_class, f"{field} is {_described(value)}", f"Write {field} = {example}.")
+            _refuse(job_class, f"{field} is {_described(value)}", f"Write {RIGHT_FORM[field]}.")
 
 
 def _check_functions(job_class: type, base: type) -> None:
-    if _static(job_class, "run") is not _static(base, "run"):
+    if part_of(job_class, "run") is not part_of(base, "run"):
         _refuse(
             job_class,
             "run is declared, which is how a job sees the run that it works for",
             "Give it another name. A row's work is def transform(self, row).",
         )
-    for name, arguments in _CALLED_WITH.items():
-        value = _static(job_class, name)
-        absent = value is None and name in _TRANSFORMS
-        if absent or value is _static(base, name) or (name == "transform" and _is_sql(value)):
+    for name in ARGUMENTS:
+        value = part_of(job_class, name)
+        absent = value is None and name in TRANSFORMS
+        if absent or value is part_of(base, name) or (name == "transform" and _is_sql(value)):
             continue
-        right = f"Write def {name}({', '.join(('self', *arguments))}): ..."
-        if name == "transform":
-            right += ' or transform = Sql(email_lower="lower(email)").'
+        right = f"Write {RIGHT_FORM[name]}."
         if isinstance(value, type) or not (
             callable(value) or isinstance(value, staticmethod | classmethod)
         ):
@@ -247,7 +202,7 @@ def _check_callable(job_class: type, name: str, value: Any, right: str) -> None:
         return  # a built-in that does not tell
     # what the engine passes; self comes before it, unless the function is not bound to a job
     bound = inspect.isfunction(value) or isinstance(value, classmethod)
-    passed = (None,) * (len(_CALLED_WITH[name]) + bound)
+    passed = (None,) * (ARGUMENTS[name] + bound)
     try:
         signature.bind(*passed)
     except TypeError:
@@ -255,19 +210,19 @@ def _check_callable(job_class: type, name: str, value: Any, right: str) -> None:
 
 
 def _check_whole(job_class: type) -> None:
-    if all(_static(job_class, name) is not None for name in _TRANSFORMS):
+    if all(part_of(job_class, name) is not None for name in TRANSFORMS):
         _refuse(
             job_class,
             "transform and transform_batch are both declared",
             "Keep one: def transform(self, row), or def transform_batch(self, rows).",
         )
     for field in ("source", "target"):
-        if _static(job_class, field) is None:
-            _refuse(job_class, f"{field} is missing", f"{_RIGHT_JOB}\n{_RIGHT_BASE}")
-    source: Table = _static(job_class, "source")
-    target: Update | Insert | Delete = _static(job_class, "target")
+        if part_of(job_class, field) is None:
+            _refuse(job_class, f"{field} is missing", f"{RIGHT_JOB}\n{RIGHT_BASE}")
+    source: Table = part_of(job_class, "source")
+    target: Update | Insert | Delete = part_of(job_class, "target")
     kind = kind_of(job_class)
-    transform = _static(job_class, "transform")
+    transform = part_of(job_class, "transform")
     sql = transform if isinstance(transform, Sql) else None
     match target:
         case Update():
@@ -297,7 +252,7 @@ def _check_update(
 ) -> None:
     columns = target.columns
     if kind == "none":
-        _refuse(job_class, "Update() has no transform to take values from", _RIGHT_JOB)
+        _refuse(job_class, "Update() has no transform to take values from", RIGHT_JOB)
     if sql is not None:
         named = tuple(sql.expressions)
         if columns and set(columns) != set(named):
@@ -364,11 +319,6 @@ def _fragments(source: Table, sql: Sql | None) -> Iterator[tuple[str, str]]:
     if sql is not None:
         for column, expression in sql.expressions.items():
             yield f"the expression for {column}", expression
-
-
-def _static(owner: type, name: str) -> Any:
-    """The attribute as it is declared, no descriptor asked; None when there is none."""
-    return inspect.getattr_static(owner, name, None)
 
 
 def _is_sql(value: object) -> bool:
