@@ -1,0 +1,263 @@
+"""One batch: one transaction that takes rows, transforms them, writes them and says so.
+
+Invariants kept here:
+- I1: writes, cursor, counts, deferred and quarantined keys commit together; under an old epoch, or
+  in a state that does not allow work, nothing is written.
+- I2: every key paged gets exactly one outcome.
+- I5: at most one batch a transaction; rows are locked for a bounded time; nothing in here sleeps or
+  talks to anything but PostgreSQL.
+
+Where a process can die, and what is then so (tests/engine/test_crash_points.py kills it at each):
+
+    before the page      nothing happened
+    after the write      the transaction rolls back: nothing happened
+    before COMMIT        the same
+    after COMMIT         everything happened; the cursor says so, whether or not we heard the reply
+    before the checkpoint   the same; the checkpoint is written by the next batch, or rebuilt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import psycopg
+
+from backfill.engine.bench import Bench, Probe, no_probe
+from backfill.engine.faults import (
+    NotAllowedError,
+    RetriableError,
+    RowsRefusedError,
+    StaleEpochError,
+    StopError,
+)
+from backfill.engine.page import Page, sweep_page, walk_page
+from backfill.engine.transform import Outcome, Refusal
+from backfill.engine.write import Written
+from backfill.model import Counts, Key, RunState, SlicePhase
+from backfill.pg import slices
+from backfill.pg.connect import application_name, transaction
+from backfill.pg.failure import Fault, FaultKind, classify
+from backfill.pg.slices import Slice
+
+#: The server's deadlock_timeout is 1 s unless changed. A batch that is to wait for a lock at the
+#: end of its life must give up before another session's deadlock check blames that session.
+DEADLOCK_TIMEOUT_SECONDS = 1.0
+#: Of what is left after the lock's time-out, this share is for transforming, the rest for writing.
+TRANSFORM_SHARE = 0.7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A committed batch.
+
+    Attributes:
+        held: the slice after it.
+        added: what it added to the counts.
+        taken: rows that were locked.
+        refused: rows that went into quarantine.
+        missed: deferred rows that are still not to be had.
+        seconds: from BEGIN to the answer to COMMIT.
+        at_end: the slice has nothing more to do in this phase.
+    """
+
+    held: Slice
+    added: Counts
+    taken: int
+    refused: int
+    missed: int
+    seconds: float
+    at_end: bool
+
+
+def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) -> Batch:
+    """Do the next batch of a slice, of at most `rows` rows.
+
+    Raises:
+        Interruption: one of faults.py; nothing was written, unless a RetriableError came from
+            COMMIT, whose effect the next batch finds in the ledger.
+    """
+    started = bench.clock.monotonic()
+    step = _Step(bench)
+    try:
+        with transaction(
+            bench.conn,
+            bench.limits,
+            name=application_name(held.run, held.number, held.epoch),
+            run=held.run,
+            in_batch=True,
+        ):
+            now = _hold(bench, held)
+            probe("before the page")
+            page = (walk_page if now.phase is SlicePhase.WALK else sweep_page)(bench, now, rows)
+            step.rows = len(page.keys)
+            outcomes = _transform(bench, page, started)
+            page = page.cut(bench, now, len(outcomes)) if outcomes is not None else page
+            step.begin("write")
+            written, refusals = _write(bench, page, outcomes)
+            step.begin("record")
+            probe("after the write")
+            batch = _record(bench, now, page, written, refusals)
+            probe("before COMMIT")
+            step.begin("commit")
+        probe("after COMMIT")
+    except psycopg.Error as error:
+        raise _interruption(bench, step, error) from error
+    return replace(batch, seconds=bench.clock.monotonic() - started)
+
+
+class _Step:
+    """Which statement is under way, and since when: an error's meaning depends on both."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._clock = bench.clock
+        self.rows = 0
+        self.begin("page")
+
+    def begin(self, name: str) -> None:
+        self.name = name
+        self.since = self._clock.monotonic()
+
+
+def _hold(bench: Bench, held: Slice) -> Slice:
+    found = slices.lock(bench.conn, bench.ledger, held)
+    if found is None:
+        raise StaleEpochError(f"slice {held.number} is held under a newer epoch than {held.epoch}")
+    now, state = found
+    allowed = {
+        SlicePhase.WALK: RunState.RUNNING,
+        SlicePhase.SWEEP: RunState.SWEEPING,
+    }.get(now.phase)
+    if state != allowed:
+        raise NotAllowedError(f"the run is {state}")
+    return now
+
+
+def _transform(bench: Bench, page: Page, started: float) -> list[Outcome] | None:
+    """Outcomes for the page's first rows; None when PostgreSQL computes."""
+    if bench.transform is None:
+        return None
+    if not page.rows:
+        return []
+    room = DEADLOCK_TIMEOUT_SECONDS - bench.options.lock_timeout_seconds
+    outcomes = bench.transform(
+        page.keys, page.rows, bench.memory, deadline=started + room * TRANSFORM_SHARE
+    )
+    bench.memory.keep(page.keys, page.rows, outcomes)
+    return outcomes
+
+
+Refused = Sequence[tuple[Key, str | None, str]]
+
+
+def _write(
+    bench: Bench, page: Page, outcomes: list[Outcome] | None
+) -> tuple[Written, list[tuple[Key, str | None, str]]]:
+    """Write the page; the rows that cannot be written come back with the reason.
+
+    A page of one row is written under a savepoint: what PostgreSQL refuses then is that row.
+    """
+    refused = [
+        (key, outcome.sqlstate, outcome.message)
+        for key, outcome in zip(page.keys, outcomes or (), strict=False)
+        if isinstance(outcome, Refusal)
+    ]
+    values = [
+        (key, outcome)
+        for key, outcome in zip(page.keys, outcomes or (), strict=False)
+        if outcome is not None and not isinstance(outcome, Refusal)
+    ]
+
+    def write() -> Written:
+        if outcomes is None:
+            return bench.writer.write_keys(bench.conn, page.keys)
+        return bench.writer.write_values(bench.conn, bench.texts, values)
+
+    if len(page.keys) != 1:
+        written = write()
+    else:
+        bench.conn.execute("SAVEPOINT one_row")
+        try:
+            written = write()
+        except psycopg.Error as error:
+            fault = classify(error, writing=True, seconds=0.0, timeout=1.0)
+            if fault.kind is not FaultKind.ROW:
+                raise
+            bench.conn.execute("ROLLBACK TO SAVEPOINT one_row")
+            written = Written(rows=0, keys=0, missing=0)
+            refused.append((page.keys[0], fault.sqlstate, fault.message))
+    refused += [(key, None, message) for key, message in written.unfit]
+    return written, refused
+
+
+def _record(
+    bench: Bench,
+    now: Slice,
+    page: Page,
+    written: Written,
+    refused: list[tuple[Key, str | None, str]],
+) -> Batch:
+    skips = bench.writer.skips_conflicts
+    taken = len(page.keys)
+    outcome = Counts(
+        written=written.keys,
+        skipped=written.missing if skips else 0,
+        suppressed=0 if skips else written.missing,
+        quarantined=len(refused),
+        unchanged=taken - written.keys - written.missing - len(refused),
+    )
+    if refused:
+        slices.add_quarantined(bench.conn, bench.ledger, now, refused)
+    added = page.record(bench, now, outcome)
+    phase = _next_phase(bench, now, page, added)
+    held = slices.record(
+        bench.conn,
+        bench.ledger,
+        now,
+        cursor=page.cursor,
+        added=added,
+        phase=phase,
+        lease_seconds=bench.settings.lease_seconds,
+    )
+    return Batch(
+        held=held,
+        added=added,
+        taken=taken,
+        refused=len(refused),
+        missed=len(page.missed),
+        seconds=0.0,
+        at_end=page.at_end,
+    )
+
+
+def _next_phase(bench: Bench, now: Slice, page: Page, added: Counts) -> SlicePhase:
+    if not page.at_end:
+        return now.phase
+    if now.counts.deferred + added.deferred:
+        return SlicePhase.SWEEP
+    return SlicePhase.VERIFY if bench.checks_completion else SlicePhase.DONE
+
+
+def _interruption(
+    bench: Bench, step: _Step, error: psycopg.Error
+) -> RowsRefusedError | RetriableError | StopError:
+    fault: Fault = classify(
+        error,
+        writing=step.name == "write",
+        seconds=bench.clock.monotonic() - step.since,
+        timeout=bench.options.statement_timeout_seconds,
+    )
+    match fault.kind:
+        case FaultKind.ROW:
+            return RowsRefusedError(step.rows, fault.summary)
+        case FaultKind.TRANSIENT:
+            return RetriableError(fault, timed_out=False)
+        case FaultKind.TIMEOUT:
+            return RetriableError(fault, timed_out=True)
+        case _:
+            # the message of a data error quotes the row
+            quotes = fault.sqlstate is not None and fault.sqlstate[:2] in {"22", "23"}
+            reason = f"{fault.summary} in the step {step.name}"
+            return StopError(
+                reason if quotes else f"{reason}: {fault.message}", summary=fault.summary
+            )

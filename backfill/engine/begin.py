@@ -1,0 +1,182 @@
+"""The beginning of a run: its horizon, the older writers, a total. Nothing scans the table (DESIGN 4).
+
+Rows with a key up to the horizon that a transaction wrote before the run began may become visible
+behind a cursor. So the run waits for the transactions that held a write lock on the source when
+the horizon was read, bounded and saying so; later ones are the dual-write's duty.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import sql
+
+from backfill.engine import lifecycle
+from backfill.engine.bench import Bench
+from backfill.events import Event
+from backfill.model import PauseCause, RunState
+from backfill.pg.connect import READ_LIMITS, Limits, transaction
+from backfill.pg.ledger import Run, add_event, get_run, set_state
+
+#: Up to so many estimated rows the total is counted, under COUNT_LIMITS.
+COUNTED_ROWS = 2_000_000
+COUNT_LIMITS = Limits(lock_timeout_seconds=1.0, statement_timeout_seconds=2.0)
+#: How long one call polls for older writers before it lets the caller look at other things.
+POLL_SECONDS = 2.0
+
+# Locks that INSERT, UPDATE, DELETE or stronger take on the source or one of its partitions; our
+# own batches of another run are among them and end by themselves. Reads pg_locks: no lock needed.
+_WRITERS = """
+SELECT l.virtualtransaction, l.pid FROM pg_locks l
+ WHERE l.locktype = 'relation' AND l.granted
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.relation IN (SELECT %(oid)s::oid UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = %(oid)s::oid)
+   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+   AND l.pid IS DISTINCT FROM pg_backend_pid()
+"""
+
+
+def begin(bench: Bench) -> Run:
+    """Take a queued run a step further; it is `running` when no older writer is left.
+
+    Several workers may do this at once: each step is a compare-and-set under the run's lock.
+    """
+    run = get_run(bench.conn, bench.ledger, bench.run.id)
+    if run.run_state is not RunState.QUEUED:
+        return run
+    if run.barrier is None:
+        _read_horizon(bench)
+        run = get_run(bench.conn, bench.ledger, run.id)
+    deadline = bench.clock.monotonic() + POLL_SECONDS
+    while run.run_state is RunState.QUEUED:
+        waiting = _still_writing(bench, run)
+        if not waiting or _is_over(bench, run):
+            _start(bench, waiting)
+        elif bench.stopping() or bench.clock.monotonic() > deadline:
+            return run
+        else:
+            bench.clock.sleep(0.1)
+        run = get_run(bench.conn, bench.ledger, run.id)
+    return run
+
+
+def _read_horizon(bench: Bench) -> None:
+    """First the horizon, then the writers: one that begins in between has a later horizon's row."""
+    with transaction(bench.conn, READ_LIMITS, run=bench.run.id):
+        row = bench.conn.execute(bench.keyset.last_key()).fetchone()
+    with transaction(bench.conn, READ_LIMITS, run=bench.run.id):
+        writers = bench.conn.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
+    total, is_exact = _total(bench)
+    with transaction(bench.conn):
+        run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
+        if run.run_state is not RunState.QUEUED or run.barrier is not None:
+            return
+        bench.conn.execute(
+            bench.ledger.q(
+                "UPDATE {s}.run SET horizon = %s, barrier = %s, total_rows = %s,"
+                " total_is_exact = %s, frontier_done = %s,"
+                " barrier_until = clock_timestamp() + make_interval(secs => %s) WHERE id = %s"
+            ),
+            [
+                None if row is None else row[0],
+                [writer[0] for writer in writers],
+                total,
+                is_exact,
+                row is None,  # an empty table has no slice to place
+                bench.settings.begin_wait_seconds,
+                run.id,
+            ],
+        )
+        if writers:
+            add_event(
+                bench.conn,
+                bench.ledger,
+                Event.RUN_WAITING,
+                run=run.id,
+                caused_by=bench.holder,
+                pids=sorted({writer[1] for writer in writers if writer[1] is not None}),
+                seconds=bench.settings.begin_wait_seconds,
+            )
+
+
+def _total(bench: Bench) -> tuple[int | None, bool]:
+    """How many keys are ours: counted where that is cheap, else the planner's estimate."""
+    query = sql.SQL("SELECT {} FROM {} WHERE {}")
+    where = (bench.keyset.from_table, bench.keyset.condition)
+    try:
+        with transaction(bench.conn, COUNT_LIMITS, run=bench.run.id):
+            plan = bench.conn.execute(
+                sql.SQL("EXPLAIN (FORMAT json) ") + query.format(sql.SQL("1"), *where),
+                bench.arguments,
+            ).fetchone()
+            estimate = int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
+            if max(estimate, bench.source.estimated_rows) > COUNTED_ROWS:
+                return estimate, False
+            try:
+                with bench.conn.transaction():
+                    row = bench.conn.execute(
+                        query.format(sql.SQL("count(*)"), *where), bench.arguments
+                    ).fetchone()
+            except psycopg.errors.QueryCanceled:
+                return estimate, False
+            return (int(row[0]) if row else 0), True
+    except psycopg.errors.LockNotAvailable:
+        return None, False
+
+
+def _still_writing(bench: Bench, run: Run) -> list[tuple[str, int | None]]:
+    if not run.barrier:
+        return []
+    rows = bench.conn.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
+    return [(row[0], row[1]) for row in rows if row[0] in run.barrier]
+
+
+def _is_over(bench: Bench, run: Run) -> bool:
+    row = bench.conn.execute("SELECT clock_timestamp() > %s", [run.barrier_until]).fetchone()
+    return bool(row and row[0])
+
+
+def _start(bench: Bench, waiting: list[tuple[str, int | None]]) -> None:
+    """Let the run work. Writers that would not end are named; without a todo it pauses instead."""
+    pids = sorted({pid for _, pid in waiting if pid is not None})
+    if waiting and not bench.checks_completion:
+        lifecycle.pause(
+            bench.conn,
+            bench.ledger,
+            bench.run.id,
+            PauseCause.ERROR,
+            reason=f"transactions older than the run still write to {bench.keyset.table}"
+            f" (process ids {', '.join(map(str, pids))}); rows that they commit behind the cursor"
+            " could not be found without a todo",
+            ends="end them or wait for them, then `backfill resume`; the wait begins anew",
+            by=bench.holder,
+        )
+        with transaction(bench.conn):
+            bench.conn.execute(
+                bench.ledger.q("UPDATE {s}.run SET barrier = NULL WHERE id = %s AND NOT began"),
+                [bench.run.id],
+            )
+        return
+    with transaction(bench.conn):
+        run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
+        if run.run_state is not RunState.QUEUED:
+            return
+        now = bench.conn.execute("SELECT clock_timestamp()").fetchone()
+        set_state(
+            bench.conn,
+            bench.ledger,
+            run,
+            RunState.RUNNING,
+            began=True,
+            started_at=now[0] if now else None,
+        )
+        add_event(
+            bench.conn,
+            bench.ledger,
+            Event.RUN_BEGUN,
+            run=run.id,
+            caused_by=bench.holder,
+            horizon=run.horizon,
+            total_rows=run.total_rows,
+            total_is_exact=run.total_is_exact,
+            older_writers=pids,
+        )

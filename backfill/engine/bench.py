@@ -1,0 +1,259 @@
+"""The workbench: all that one process needs to work on one run, made once and kept.
+
+It holds a connection, the job with its parameters, and the statements made for its tables. It is
+used by one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import tenacity
+
+from backfill.clock import Clock
+from backfill.engine.halving import Halving
+from backfill.engine.pace import Pace
+from backfill.engine.sizing import BatchSizer
+from backfill.engine.transform import Memory, PythonTransform
+from backfill.engine.write import Writer
+from backfill.errors import UnreachableError
+from backfill.job import Insert, Job, Options, RowFactory
+from backfill.job.declaration import Declaration, bind, sql_fragment
+from backfill.model import BatchInfo, Counts, RunInfo
+from backfill.pg import catalog
+from backfill.pg.connect import READ_LIMITS, Connection, Limits, transaction
+from backfill.pg.keyset import Keyset
+from backfill.pg.ledger import Ledger, Run
+from backfill.pg.slices import Slice
+from backfill.pg.values import ValueTexts
+from backfill.settings import EngineSettings
+
+
+#: Told of the named points of a batch, at which the tests kill the process.
+Probe = Callable[[str], None]
+
+
+def no_probe(_: str) -> None:
+    """In production nothing happens at the named points."""
+
+
+#: How long a lost connection is tried again before the work is given up for now.
+RECONNECT_SECONDS = 5.0
+
+
+class Observer(Protocol):
+    """Is told what happened after it was committed; whatever it does, the work goes on."""
+
+    def batch_committed(self, bench: Bench, info: BatchInfo, held: Slice, added: Counts) -> None:
+        """A batch took effect; `held` has the slice's counts after it."""
+
+
+class SilentObserver:
+    """Watches nothing."""
+
+    def batch_committed(self, bench: Bench, info: BatchInfo, held: Slice, added: Counts) -> None:
+        """Do nothing."""
+
+
+def holder_name() -> str:
+    """Who holds a slice: host, process and thread; shown to people."""
+    return f"{socket.gethostname()}:{os.getpid()}.{threading.get_native_id()}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """See the module.
+
+    Attributes:
+        columns: those that a Python transform is given; None when PostgreSQL computes.
+        after_rewalk: the keyset with the quarantined keys of a slice left out, for its next pass.
+    """
+
+    conn: Connection
+    ledger: Ledger
+    run: Run
+    declaration: Declaration
+    job: Job
+    options: Options
+    source: catalog.Relation
+    keyset: Keyset
+    after_rewalk: Keyset
+    writer: Writer
+    columns: tuple[str, ...] | None
+    rows: RowFactory | None
+    transform: PythonTransform | None
+    texts: ValueTexts
+    arguments: Mapping[str, Any]
+    settings: EngineSettings
+    clock: Clock
+    pace: Pace
+    sizer: BatchSizer
+    observer: Observer = field(default_factory=SilentObserver)
+    holder: str = field(default_factory=holder_name)
+    halving: Halving = field(default_factory=Halving)
+    memory: Memory = field(default_factory=Memory)
+    stopping: Callable[[], bool] = lambda: False
+    probe: Probe = no_probe
+    since_heartbeat: float = 0.0
+    connect: Callable[[], Connection] | None = None
+
+    def reconnect_if_closed(self) -> None:
+        """Open a new connection in place of a broken one, trying for a few seconds.
+
+        Raises:
+            UnreachableError: the server does not come back in that time.
+        """
+        if self.connect is None or not self.conn.closed:
+            return
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(UnreachableError),
+            stop=tenacity.stop_after_delay(RECONNECT_SECONDS),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=0.5),
+            sleep=self.clock.sleep,
+            reraise=True,
+        ):
+            with attempt:
+                self.conn = self.connect()
+        self.texts = ValueTexts(self.conn)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            lock_timeout_seconds=self.options.lock_timeout_seconds,
+            statement_timeout_seconds=self.options.statement_timeout_seconds,
+        )
+
+    @property
+    def checks_completion(self) -> bool:
+        """Only a `todo` tells a row that is done from one that is not."""
+        return self.declaration.source.todo is not None
+
+
+def run_info(run: Run, *, counts: Counts | None = None) -> RunInfo:
+    """The run as a job's own code sees it."""
+    return RunInfo(
+        id=run.id,
+        job=run.job,
+        database=str(run.options.get("database", "default")),
+        params=dict(run.params),
+        state=run.run_state,
+        counts=counts or Counts(),
+        created_at=run.created_at,
+    )
+
+
+def matches(declaration: Declaration) -> str:
+    """`(where) AND (todo)` with psycopg's placeholders."""
+    source = declaration.source
+    parts = [
+        f"({sql_fragment(text, declaration.params)})"
+        for text in (source.where, source.todo)
+        if text is not None
+    ]
+    return " AND ".join(parts) or "TRUE"
+
+
+def make_bench(
+    connect: Callable[[], Connection],
+    ledger: Ledger,
+    run: Run,
+    declaration: Declaration,
+    *,
+    settings: EngineSettings,
+    clock: Clock,
+    pace: Pace,
+    observer: Observer | None = None,
+    environ: Mapping[str, str] = os.environ,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Bench:
+    """Connect, look the tables up, bind the job, make the statements, call the job's `setup`.
+
+    Raises:
+        ProjectError: a table or column is gone, or a secret's variable is not set.
+    """
+    name = declaration.job_class.__name__
+    resolved = run.resolved
+    conn = connect()
+    job = bind(
+        declaration.job_class,
+        declaration.params_from_json(run.params),
+        run=run_info(run),
+        environ=environ,
+    )
+    source = catalog.relation(conn, resolved.table, used_by=f"{name}.source")
+    target = (
+        catalog.relation(conn, declaration.target.table, used_by=f"{name}.target")
+        if isinstance(declaration.target, Insert)
+        else source
+    )
+    arguments = declaration.sql_arguments(job)
+    condition = matches(declaration)
+    keyset = Keyset(
+        table=source.qualified,
+        name=source.name,
+        columns=resolved.key,
+        types=resolved.key_types,
+        matches=condition,
+    )
+    writer = Writer(declaration, keyset, source=source, target=target, arguments=arguments)
+    columns = _columns(declaration, source, resolved.key) if writer.is_python else None
+    options = Options.from_json(run.options)
+    with transaction(conn, READ_LIMITS, run=run.id):
+        conn.execute("SET TRANSACTION READ ONLY")
+        job.setup(conn)
+    return Bench(
+        conn=conn,
+        ledger=ledger,
+        run=run,
+        declaration=declaration,
+        job=job,
+        options=options,
+        source=source,
+        keyset=keyset,
+        after_rewalk=Keyset(
+            table=keyset.table,
+            name=keyset.name,
+            columns=keyset.columns,
+            types=keyset.types,
+            matches=f"{condition} AND {_not_quarantined(ledger, keyset)}",
+        ),
+        writer=writer,
+        columns=columns,
+        rows=None if columns is None else RowFactory(columns, resolved.key),
+        transform=(PythonTransform(declaration, job, clock=clock) if columns is not None else None),
+        texts=ValueTexts(conn),
+        arguments=arguments,
+        settings=settings,
+        clock=clock,
+        pace=pace,
+        sizer=BatchSizer(options.batch_rows),
+        observer=observer or SilentObserver(),
+        stopping=stopping,
+        connect=connect,
+    )
+
+
+def _columns(
+    declaration: Declaration, source: catalog.Relation, key: tuple[str, ...]
+) -> tuple[str, ...]:
+    name = declaration.job_class.__name__
+    named = declaration.source.columns or tuple(source.columns)
+    for column in named:
+        source.column(column, used_by=f"{name}.source")
+    return (*(column for column in key if column not in named), *named)
+
+
+def _not_quarantined(ledger: Ledger, keyset: Keyset) -> str:
+    """Parameters `run_id` and `slice_number`; the key as the ledger keeps it."""
+    return (
+        ledger.q(
+            "NOT EXISTS (SELECT FROM {s}.quarantine AS _bf_q WHERE _bf_q.run = %(run_id)s"
+            " AND _bf_q.slice = %(slice_number)s AND _bf_q.key = "
+        ).as_string(None)
+        + f"{keyset.quarantine_key().as_string(None)})"
+    )

@@ -1,0 +1,127 @@
+"""Working a run in this process: threads in place of Celery's workers, no Redis needed.
+
+Each thread has a slot, a connection and a workbench of its own. What the reconciler does for
+workers (freeing lapsed slices, opening windows) the threads do for themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import psycopg
+import structlog
+
+from backfill.clock import Clock
+from backfill.engine import lifecycle
+from backfill.engine.bench import Bench
+from backfill.engine.work import work
+from backfill.errors import BackfillError, UnreachableError
+from backfill.model import PauseCause, RunState
+from backfill.pg.ledger import get_run, pauses
+
+log = structlog.get_logger("backfill")
+
+#: How long the threads go on trying while the database is away.
+PATIENCE_SECONDS = 120.0
+IDLE_SECONDS = 0.1
+
+
+class Crew:
+    """Threads that work one run until it ends, pauses, or `stop` is called.
+
+    Args:
+        make_bench: makes a workbench; called in each thread with the function that says "stop".
+    """
+
+    def __init__(
+        self,
+        make_bench: Callable[[Callable[[], bool]], Bench],
+        *,
+        size: int,
+        clock: Clock,
+    ) -> None:
+        self._make_bench = make_bench
+        self._clock = clock
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._work, args=(slot,), name=f"backfill-{slot}")
+            for slot in range(size)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let the batches in hand finish; then the threads end."""
+        self._stop.set()
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the threads, at most so long; True when all have ended.
+
+        Raises:
+            BackfillError: the first that ended a thread.
+        """
+        for thread in self._threads:
+            thread.join(seconds)
+        if any(thread.is_alive() for thread in self._threads):
+            return False
+        if self._errors:
+            raise self._errors[0]
+        return True
+
+    def _work(self, slot: int) -> None:
+        try:
+            self._work_until_the_end(slot)
+        except BaseException as error:  # noqa: BLE001 - a thread's boundary: join() raises it
+            self._errors.append(error)
+            self._stop.set()
+
+    def _work_until_the_end(self, slot: int) -> None:
+        bench: Bench | None = None
+        away_since: float | None = None
+        while not self._stop.is_set():
+            try:
+                if bench is None:
+                    bench = self._make_bench(self._stop.is_set)
+                work(bench, slot=slot)
+                away_since = None
+                if self._is_over(bench):
+                    break
+            except (psycopg.OperationalError, UnreachableError) as error:
+                _close(bench)
+                bench = None
+                now = self._clock.monotonic()
+                away_since = now if away_since is None else away_since
+                if now - away_since > PATIENCE_SECONDS:
+                    if isinstance(error, BackfillError):
+                        raise
+                    raise UnreachableError(
+                        f"the database has been away for {PATIENCE_SECONDS:.0f} s",
+                        remedy="Everything is kept in it: start the same command again.",
+                    ) from error
+                log.warning("database.unreachable", error=type(error).__name__)
+                self._stop.wait(0.5)
+            self._stop.wait(IDLE_SECONDS)
+        if bench is not None:
+            bench.job.teardown()
+            bench.conn.close()
+
+    def _is_over(self, bench: Bench) -> bool:
+        run = get_run(bench.conn, bench.ledger, bench.run.id)
+        if run.run_state is not RunState.PAUSED:
+            return not run.run_state.is_live
+        causes = {pause.cause for pause in pauses(bench.conn, bench.ledger, run.id)}
+        if PauseCause.WINDOW in causes and bench.pace.window_verdict() is None:
+            lifecycle.lift(
+                bench.conn, bench.ledger, run.id, [PauseCause.WINDOW], by="the window opened"
+            )
+        return bool(causes - {PauseCause.WINDOW})
+
+
+def _close(bench: Bench | None) -> None:
+    if bench is not None:
+        bench.conn.close()

@@ -1,0 +1,345 @@
+"""The life of a run: every change of its state is made here, and each says who, when and why (I7).
+
+Each function is one transaction that locks the run's row first. What ends or reverses a run raises
+the epochs of its slices before it changes the state, and so waits for the batches in hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg.types.json import Jsonb
+
+from backfill.errors import RefusedError
+from backfill.events import Event
+from backfill.model import PauseCause, RunState
+from backfill.pg import slices
+from backfill.pg.connect import Connection, transaction
+from backfill.pg.ledger import (
+    Ledger,
+    Run,
+    add_event,
+    claim_writes,
+    delete_pauses,
+    get_run,
+    insert_pause,
+    open_quarantine,
+    release_writes,
+    set_state,
+    totals,
+)
+
+#: How often the completion check may send slices back before the run fails.
+MOST_PASSES = 3
+
+
+def pause(
+    conn: Connection,
+    ledger: Ledger,
+    run_id: str,
+    cause: PauseCause,
+    *,
+    reason: str,
+    ends: str,
+    by: str,
+) -> bool:
+    """Add a cause to pause; False when the run is not live or has this cause already.
+
+    Batches in hand finish; the next ones see the state.
+    """
+    with transaction(conn):
+        run = get_run(conn, ledger, run_id, lock=True)
+        if not run.run_state.is_live:
+            return False
+        if not insert_pause(conn, ledger, run_id, cause, reason=reason, ends=ends, by=by):
+            return False
+        if run.run_state is not RunState.PAUSED:
+            set_state(conn, ledger, run, RunState.PAUSED)
+        add_event(
+            conn,
+            ledger,
+            Event.RUN_PAUSED,
+            run=run_id,
+            caused_by=by,
+            cause=str(cause),
+            reason=reason,
+            ends=ends,
+        )
+    return True
+
+
+def lift(
+    conn: Connection, ledger: Ledger, run_id: str, causes: Sequence[PauseCause], *, by: str
+) -> bool:
+    """Take causes away; with the last one the run goes on. False when none of them was there."""
+    with transaction(conn):
+        run = get_run(conn, ledger, run_id, lock=True)
+        lifted = delete_pauses(conn, ledger, run_id, causes)
+        if not lifted:
+            return False
+        _go_on(conn, ledger, run)
+        add_event(conn, ledger, Event.RUN_RESUMED, run=run_id, caused_by=by, causes=sorted(lifted))
+    return True
+
+
+def _go_on(conn: Connection, ledger: Ledger, run: Run) -> None:
+    left = conn.execute(ledger.q("SELECT FROM {s}.pause WHERE run = %s"), [run.id]).rowcount
+    if run.run_state is RunState.PAUSED and not left:
+        set_state(conn, ledger, run, RunState.RUNNING if run.began else RunState.QUEUED)
+
+
+def advance(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> RunState:
+    """Move a run on when its phase has nothing left: called by whoever finds no slice to take.
+
+    Returns the state it is in then.
+    """
+    with transaction(conn):
+        run = get_run(conn, ledger, run_id, lock=True)
+        if run.run_state is RunState.RUNNING and _is_walked(conn, ledger, run):
+            set_state(conn, ledger, run, RunState.SWEEPING)
+            deferred = totals(conn, ledger, run_id).counts.deferred
+            add_event(conn, ledger, Event.RUN_SWEEPING, run=run_id, caused_by=by, deferred=deferred)
+            run = get_run(conn, ledger, run_id)
+        if run.run_state is RunState.SWEEPING:
+            phases = totals(conn, ledger, run_id).by_phase
+            if phases["walk"]:
+                set_state(conn, ledger, run, RunState.RUNNING)
+            elif not phases["sweep"]:
+                set_state(conn, ledger, run, RunState.VERIFYING)
+                add_event(
+                    conn,
+                    ledger,
+                    Event.RUN_VERIFYING,
+                    run=run_id,
+                    caused_by=by,
+                    slices=phases["verify"],
+                )
+            run = get_run(conn, ledger, run_id)
+        if run.run_state is RunState.VERIFYING:
+            _finish(conn, ledger, run, by=by)
+        return get_run(conn, ledger, run_id).run_state
+
+
+def _is_walked(conn: Connection, ledger: Ledger, run: Run) -> bool:
+    return run.frontier_done and not totals(conn, ledger, run.id).by_phase["walk"]
+
+
+def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str) -> None:
+    """The end of the completion check: back to work, quarantine, or success."""
+    total = totals(conn, ledger, run.id)
+    if total.by_phase["verify"]:
+        return
+    if total.by_phase["walk"] or total.by_phase["sweep"]:
+        again = int(total.by_phase["walk"] > 0)
+        set_state(conn, ledger, run, RunState.RUNNING, passes=run.passes + again)
+        add_event(
+            conn,
+            ledger,
+            Event.RUN_REWALKED,
+            run=run.id,
+            caused_by=by,
+            slices=total.by_phase["walk"],
+            passes=run.passes + again,
+        )
+        return
+    if waiting := open_quarantine(conn, ledger, run.id):
+        reason = f"{waiting} rows are in quarantine; everything else is done"
+        ends = (
+            f"`backfill quarantine list {run.id}`, then `backfill quarantine retry {run.id}`"
+            f" (when mended) or `backfill quarantine accept {run.id}`"
+        )
+        insert_pause(conn, ledger, run.id, PauseCause.QUARANTINE, reason=reason, ends=ends, by=by)
+        set_state(conn, ledger, run, RunState.PAUSED)
+        add_event(
+            conn,
+            ledger,
+            Event.RUN_PAUSED,
+            run=run.id,
+            caused_by=by,
+            cause=str(PauseCause.QUARANTINE),
+            reason=reason,
+            ends=ends,
+        )
+        return
+    _end(conn, ledger, run, RunState.SUCCEEDED)
+    add_event(
+        conn,
+        ledger,
+        Event.RUN_SUCCEEDED,
+        run=run.id,
+        caused_by=by,
+        counts=total.counts.as_dict(),
+    )
+
+
+def _end(
+    conn: Connection, ledger: Ledger, run: Run, state: RunState, *, failure: str | None = None
+) -> None:
+    now = conn.execute("SELECT clock_timestamp()").fetchone()
+    delete_pauses(conn, ledger, run.id)
+    set_state(conn, ledger, run, state, failure=failure, finished_at=now[0] if now else None)
+    release_writes(conn, ledger, run.id)
+
+
+def fail(conn: Connection, ledger: Ledger, run_id: str, *, reason: str, by: str) -> None:
+    """End a live run as failed; `retry` takes it up again where it is."""
+    with transaction(conn):
+        run = get_run(conn, ledger, run_id, lock=True)
+        if not run.run_state.is_live:
+            return
+        slices.raise_epochs(conn, ledger, run_id)
+        _end(conn, ledger, run, RunState.FAILED, failure=reason)
+        add_event(conn, ledger, Event.RUN_FAILED, run=run_id, caused_by=by, reason=reason)
+
+
+def cancel(conn: Connection, ledger: Ledger, run_id: str, *, reason: str, by: str) -> None:
+    """End a live or failed-over run for good. When this returns, no batch of it can commit.
+
+    Raises:
+        RefusedError: it has ended already.
+    """
+    with transaction(conn):
+        run = get_run(conn, ledger, run_id, lock=True)
+        if not run.run_state.is_live:
+            raise RefusedError(
+                f"run {run_id} is {run.state} already", remedy="There is nothing to cancel."
+            )
+        slices.raise_epochs(conn, ledger, run_id)
+        _end(conn, ledger, run, RunState.CANCELLED)
+        add_event(conn, ledger, Event.RUN_CANCELLED, run=run_id, caused_by=by, reason=reason)
+
+
+def retry(
+    conn: Connection,
+    ledger: Ledger,
+    run_id: str,
+    *,
+    by: str,
+    relation: str,
+    columns: Sequence[str],
+) -> None:
+    """Take a failed run up again where it stopped.
+
+    Args:
+        relation, columns: what it writes, to be claimed again.
+
+    Raises:
+        RefusedError: it has not failed, or another live run writes the same columns.
+    """
+    with transaction(conn):
+        run = get_run(conn, ledger, run_id, lock=True)
+        if run.run_state is not RunState.FAILED:
+            raise RefusedError(
+                f"run {run_id} is {run.state}; only a failed run can be retried",
+                remedy=(
+                    f"`backfill resume {run_id}` continues a paused one."
+                    if run.run_state is RunState.PAUSED
+                    else f"See `backfill status {run_id}`."
+                ),
+            )
+        conn.execute(
+            ledger.q(
+                "UPDATE {s}.slice SET attempts = 0, not_before = '-infinity',"
+                " progress_at = clock_timestamp() WHERE run = %s"
+            ),
+            [run_id],
+        )
+        state = RunState.RUNNING if run.began else RunState.QUEUED
+        set_state(conn, ledger, run, state, failure=None, finished_at=None, passes=0)
+        claim_writes(conn, ledger, run_id, relation, columns)
+        add_event(conn, ledger, Event.RUN_RETRIED, run=run_id, caused_by=by)
+
+
+def release_quarantine(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> int:
+    """Take the quarantined rows again, accepted ones excepted: they become deferred rows.
+
+    Returns how many. The run goes on when nothing else pauses it.
+
+    Raises:
+        RefusedError: the run is not live.
+    """
+    with transaction(conn):
+        run = _live(conn, ledger, run_id)
+        slices.raise_epochs(conn, ledger, run_id)
+        rows = conn.execute(
+            ledger.q(
+                "WITH released AS (DELETE FROM {s}.quarantine WHERE run = %(run)s"
+                " AND NOT accepted"
+                " RETURNING run, slice, key), again AS ("
+                " INSERT INTO {s}.deferred (run, slice, key) SELECT run, slice, key FROM released"
+                " ON CONFLICT DO NOTHING), per_slice AS ("
+                " SELECT slice, count(*) AS rows FROM released GROUP BY slice)"
+                " UPDATE {s}.slice AS s SET quarantined = quarantined - per_slice.rows,"
+                " deferred = deferred + per_slice.rows, progress_at = clock_timestamp(),"
+                " phase = CASE WHEN phase = 'walk' THEN phase ELSE 'sweep' END"
+                " FROM per_slice WHERE s.run = %(run)s AND s.number = per_slice.slice"
+                " RETURNING per_slice.rows"
+            ),
+            {"run": run_id},
+        ).fetchall()
+        released = sum(row[0] for row in rows)
+        delete_pauses(conn, ledger, run_id, [PauseCause.QUARANTINE])
+        _go_on(conn, ledger, run)
+        add_event(conn, ledger, Event.ROWS_RELEASED, run=run_id, caused_by=by, rows=released)
+    return released
+
+
+def accept_quarantine(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> int:
+    """Leave the quarantined rows as they are, for good; the run goes on to its end.
+
+    Returns how many.
+
+    Raises:
+        RefusedError: the run is not live.
+    """
+    with transaction(conn):
+        run = _live(conn, ledger, run_id)
+        rows = conn.execute(
+            ledger.q("UPDATE {s}.quarantine SET accepted = true WHERE run = %s AND NOT accepted"),
+            [run_id],
+        ).rowcount
+        delete_pauses(conn, ledger, run_id, [PauseCause.QUARANTINE])
+        _go_on(conn, ledger, run)
+        add_event(conn, ledger, Event.ROWS_ACCEPTED, run=run_id, caused_by=by, rows=rows)
+    return rows
+
+
+def _live(conn: Connection, ledger: Ledger, run_id: str) -> Run:
+    run = get_run(conn, ledger, run_id, lock=True)
+    if not run.run_state.is_live:
+        raise RefusedError(
+            f"run {run_id} is {run.state}: its quarantine is closed",
+            remedy="A failed run is taken up again by `backfill retry`; a cancelled or succeeded"
+            " one by a new run.",
+        )
+    return run
+
+
+def accept_changes(
+    conn: Connection,
+    ledger: Ledger,
+    run_id: str,
+    *,
+    fingerprint: str,
+    declaration: dict[str, object],
+    version: int,
+    by: str,
+) -> None:
+    """Let a run go on with the declaration as it is now."""
+    with transaction(conn):
+        get_run(conn, ledger, run_id, lock=True)
+        conn.execute(
+            ledger.q(
+                "UPDATE {s}.run SET fingerprint = %s, declaration = %s, job_version = %s"
+                " WHERE id = %s"
+            ),
+            [fingerprint, Jsonb(declaration), version, run_id],
+        )
+        add_event(
+            conn,
+            ledger,
+            Event.RUN_CHANGED_ACCEPTED,
+            run=run_id,
+            caused_by=by,
+            fingerprint=fingerprint,
+        )

@@ -1,0 +1,156 @@
+"""Runs a job's Python over the rows of a page: no database, no sleep.
+
+An exception is charged to its row alone. A page is given a bounded time, because its rows are
+locked meanwhile (I5): what is transformed by then is written, the rest comes with the next page.
+A value once computed is used again when the batch has to be repeated and the row is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backfill.clock import Clock
+from backfill.engine.faults import OutageError, RowsRefusedError, StopError
+from backfill.errors import Quarantine, RetryLater
+from backfill.job import Delete, Insert, Job, Row
+from backfill.job.declaration import Declaration
+from backfill.model import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a row goes into quarantine; `message` may quote the row."""
+
+    message: str
+    sqlstate: str | None = None
+
+
+#: What became of a row: what to write (for Delete: nothing but the wish), None (leave it), or why not.
+Outcome = Sequence[Mapping[str, Any]] | None | Refusal
+
+
+@dataclass(slots=True)
+class Memory:
+    """Values computed in a batch that did not commit, for the batches that repeat its rows."""
+
+    _known: dict[Key, tuple[Row, Outcome]] = field(default_factory=dict)
+
+    def recall(self, key: Key, row: Row) -> tuple[bool, Outcome]:
+        """(True, the outcome) when this very row has been transformed before."""
+        found = self._known.get(key)
+        return (True, found[1]) if found is not None and found[0] == row else (False, None)
+
+    def keep(self, keys: Sequence[Key], rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+        self._known.update(zip(keys, zip(rows, outcomes, strict=False), strict=False))
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+class PythonTransform:
+    """A job's `transform` or `transform_batch`, bound to a job and its declaration."""
+
+    def __init__(self, declaration: Declaration, job: Job, *, clock: Clock) -> None:
+        self._target = declaration.target
+        self._outages = (RetryLater, *declaration.retry_on)
+        self._name = declaration.job_class.__name__
+        self._clock = clock
+        self._is_batch = declaration.kind == "batch"
+        self._function: Callable[[Any], Any] = (
+            job.transform_batch if self._is_batch else job.transform  # type: ignore[attr-defined]  # not on the base, so that users' own types hold
+        )
+
+    def __call__(
+        self, keys: Sequence[Key], rows: Sequence[Row], memory: Memory, *, deadline: float
+    ) -> list[Outcome]:
+        """Transform rows in order.
+
+        Args:
+            keys, rows: aligned, ascending by key.
+            deadline: on the monotonic clock; after it no further row is begun.
+
+        Returns:
+            Outcomes for the first rows; at least one when there is a row.
+
+        Raises:
+            OutageError: before the first row was done; otherwise the rows done are returned.
+            RowsRefusedError: `transform_batch` raised for two rows or more.
+            StopError: the job returns what it must not.
+        """
+        if self._is_batch:
+            return self._by_batch(keys, rows, memory)
+        outcomes: list[Outcome] = []
+        for key, row in zip(keys, rows, strict=True):
+            known, outcome = memory.recall(key, row)
+            if not known:
+                if outcomes and self._clock.monotonic() > deadline:
+                    break
+                try:
+                    outcome = self._checked(self._function(row))
+                except self._outages as error:
+                    if outcomes:
+                        break  # the rows before it are written; it comes first on the next page
+                    raise _outage(error) from error
+                except StopError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever the user's code raises is this row's
+                    outcome = _refusal(error)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _by_batch(self, keys: Sequence[Key], rows: Sequence[Row], memory: Memory) -> list[Outcome]:
+        recalled = [memory.recall(key, row) for key, row in zip(keys, rows, strict=True)]
+        if all(known for known, _ in recalled):
+            return [outcome for _, outcome in recalled]
+        try:
+            results = self._function(list(rows))
+        except self._outages as error:
+            raise _outage(error) from error
+        except Exception as error:
+            if len(rows) > 1:
+                raise RowsRefusedError(len(rows), type(error).__name__) from error
+            return [_refusal(error)]
+        if isinstance(results, str | bytes | Mapping) or not isinstance(results, Sequence):
+            raise StopError(
+                f"{self._name}.transform_batch returned {type(results).__name__}; it must return a"
+                " sequence with one result for each row",
+                summary="transform_batch returned no sequence",
+            )
+        if len(results) != len(rows):
+            raise StopError(
+                f"{self._name}.transform_batch returned {len(results)} results for {len(rows)}"
+                " rows; they must be aligned (None leaves a row as it is)",
+                summary="transform_batch returned another number of results",
+            )
+        return [self._checked(result) for result in results]
+
+    def _checked(self, result: Any) -> Outcome:
+        if isinstance(self._target, Delete):
+            return [{}] if result else None
+        if result is None:
+            return None
+        if isinstance(result, Mapping):
+            return [result]
+        if isinstance(self._target, Insert) and isinstance(result, Iterator | list | tuple):
+            several = list(result)
+            if all(isinstance(one, Mapping) for one in several):
+                return several or None
+        raise StopError(
+            f"{self._name}: the transform returned {type(result).__name__}; it must return a"
+            " mapping from column to value, or None to leave the row as it is",
+            summary="the transform returned no mapping",
+        )
+
+
+def _outage(error: Exception) -> OutageError:
+    if isinstance(error, RetryLater):
+        return OutageError(error.reason or "RetryLater", seconds=error.seconds)
+    return OutageError(type(error).__name__, seconds=None)
+
+
+def _refusal(error: Exception) -> Refusal:
+    if isinstance(error, Quarantine):
+        return Refusal(error.reason)
+    return Refusal(f"{type(error).__name__}: {error}")

@@ -1,0 +1,389 @@
+"""The loop of a worker: take a slice, work its batches, go on to the next, until something ends it.
+
+Everything that this loop remembers may be lost: the ledger says where each slice is. Between two
+batches no transaction is open, and only there the loop sleeps, renews leases, and looks whether it
+should stop (I5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import psycopg
+import structlog
+import tenacity
+
+from backfill.engine import batch, lifecycle
+from backfill.engine.begin import begin
+from backfill.engine.bench import Bench, run_info
+from backfill.engine.faults import (
+    Interruption,
+    NotAllowedError,
+    OutageError,
+    RetriableError,
+    RowsRefusedError,
+    StaleEpochError,
+    StopError,
+)
+from backfill.engine.frontier import place_next
+from backfill.engine.pace import Closed
+from backfill.engine.stuck import fail_if_stuck
+from backfill.engine.verify import verify
+from backfill.events import Event
+from backfill.model import BatchInfo, Counts, PauseCause, RunState, SlicePhase
+from backfill.pg import slices
+from backfill.pg.ledger import get_run, open_quarantine, totals
+from backfill.pg.slices import Slice, SlotTakenError
+
+log = structlog.get_logger("backfill")
+
+#: A batch is tried so often in a row; then its slice is given back and waits.
+BATCH_ATTEMPTS = 4
+#: After so many failures without a commit between, in any process, the run pauses.
+SLICE_ATTEMPTS = 6
+#: The longest that a slice waits after a failure or an outage that names no time.
+LONGEST_WAIT_SECONDS = 60.0
+#: A slice whose deferred rows are all locked by others is swept again after this time.
+SWEEP_WAIT_SECONDS = 0.25
+#: A held slice's lease is renewed at least so often while the loop sleeps, as a share of the lease.
+HEARTBEAT_SHARE = 1 / 3
+#: The share of rows in quarantine counts from so many rows paged on: the first rows prove nothing.
+SHARE_COUNTS_FROM_ROWS = 1_000
+
+
+class Ended(StrEnum):
+    """Why a call of `work` came back."""
+
+    BUDGET = "its time is used up"
+    STOPPED = "the worker stops"
+    IDLE = "no slice is free"
+    NOT_WORKING = "the run does not work now"
+    SLOT_TAKEN = "another task fills this slot"
+
+
+@dataclass(slots=True)
+class Report:
+    """What a call of `work` did; shown as the task's result."""
+
+    ended: Ended = Ended.IDLE
+    state: str = ""
+    slices: int = 0
+    batches: int = 0
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def again(self) -> bool:
+        """True when the same slot should be worked again at once."""
+        return self.ended is Ended.BUDGET
+
+
+def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Report:
+    """Work in a slot of the run until the budget is used up or nothing can be done now.
+
+    Args:
+        slot: 0 ≤ slot < concurrency; doubled messages for a slot find it taken.
+        budget_seconds: None: no limit.
+    """
+    report = Report()
+    started = bench.clock.monotonic()
+
+    def is_over() -> bool:
+        if bench.stopping():
+            report.ended = Ended.STOPPED
+            return True
+        if budget_seconds is not None and bench.clock.monotonic() - started >= budget_seconds:
+            report.ended = Ended.BUDGET
+            return True
+        return False
+
+    slices.free_lapsed(bench.conn, bench.ledger, bench.run.id)
+    while not is_over():
+        state = begin(bench).run_state
+        report.state = str(state)
+        if not state.is_working:
+            report.ended = (
+                Ended.BUDGET
+                if state is RunState.QUEUED and budget_seconds is not None
+                else Ended.NOT_WORKING
+            )
+            break
+        if not _window_is_open(bench):
+            report.ended = Ended.NOT_WORKING
+            break
+        try:
+            held = _take(bench, state, slot)
+        except SlotTakenError:
+            report.ended = Ended.SLOT_TAKEN
+            break
+        if held is None:
+            if state is RunState.VERIFYING:
+                _call_after_run(bench)
+            after = lifecycle.advance(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
+            if after is not state:
+                continue
+            fail_if_stuck(bench)
+            report.ended = Ended.IDLE
+            break
+        report.slices += 1
+        _work_slice(bench, held, report, is_over)
+    report.state = str(get_run(bench.conn, bench.ledger, bench.run.id).run_state)
+    return report
+
+
+def _call_after_run(bench: Bench) -> None:
+    """Before the state says `succeeded`, so that a process dying here leaves it to another."""
+    total = totals(bench.conn, bench.ledger, bench.run.id)
+    if total.by_phase["done"] == sum(total.by_phase.values()) and not open_quarantine(
+        bench.conn, bench.ledger, bench.run.id
+    ):
+        bench.job.after_run(run_info(bench.run, counts=total.counts))
+
+
+def _window_is_open(bench: Bench) -> bool:
+    verdict = bench.pace.window_verdict()
+    if verdict is None:
+        return True
+    _pause_for_window(bench, verdict)
+    return False
+
+
+def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
+    phase = {
+        RunState.RUNNING: SlicePhase.WALK,
+        RunState.SWEEPING: SlicePhase.SWEEP,
+        RunState.VERIFYING: SlicePhase.VERIFY,
+    }[state]
+    held = slices.claim(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        phase,
+        holder=bench.holder,
+        slot=slot,
+        lease_seconds=bench.settings.lease_seconds,
+    )
+    if held is None and state is RunState.RUNNING:
+        held = place_next(bench, slot=slot)
+    if held is not None:
+        log.debug(Event.SLICE_TAKEN, run=held.run, slice=held.number, epoch=held.epoch, slot=slot)
+    return held
+
+
+def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bool]) -> None:
+    """Work a slice until it is done in its phase, or something ends it; then give it back."""
+    bench.halving.clear()
+    bench.memory.forget()
+    wait_seconds, failed, why = 0.0, False, "phase done"
+    try:
+        if held.phase is SlicePhase.VERIFY:
+            verify(bench, held)
+        else:
+            wait_seconds = _batches(bench, held, report, is_over)
+    except StaleEpochError as error:
+        why = str(error)
+    except NotAllowedError as error:
+        why = str(error)
+    except OutageError as outage:
+        why = f"outage: {outage.reason}"
+        failed = True
+        wait_seconds = outage.seconds if outage.seconds is not None else _backoff(held.attempts)
+        _log_failure(bench, held, why, attempt=held.attempts)
+    except RetriableError as error:
+        why, failed = error.fault.summary, True
+        wait_seconds = _backoff(held.attempts)
+        if held.attempts + 1 >= SLICE_ATTEMPTS:
+            _pause_for_error(
+                bench,
+                f"slice {held.number} failed {held.attempts + 1} times in a row, last with"
+                f" {error.fault.summary}: {error.fault.message}",
+            )
+    except StopError as error:
+        why, failed = error.summary, True
+        _pause_for_error(bench, error.reason)
+    finally:
+        # whatever happens here, also a Ctrl-C: the slice goes back, or its lease runs out
+        with suppress(psycopg.OperationalError):
+            slices.release(bench.conn, bench.ledger, held, wait_seconds=wait_seconds, failed=failed)
+    log.debug(Event.SLICE_RETURNED, run=held.run, slice=held.number, why=why)
+
+
+def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bool]) -> float:
+    """Batch after batch, until the phase is done or something ends it; returns seconds to wait."""
+    missed = 0
+    while not is_over():
+        done = _next_batch(bench, held, is_over)
+        if done is None:
+            return 0.0
+        held = done.held
+        report.batches += 1
+        report.counts += done.added
+        _tell(bench, done)
+        if done.refused and _over_quarantine_budget(bench):
+            return 0.0
+        if done.at_end:
+            return 0.0
+        if held.phase is SlicePhase.SWEEP:
+            # once round without success: what is left is locked by others; come back later
+            missed = 0 if done.added.settled else missed + done.missed
+            if missed >= held.counts.deferred:
+                return SWEEP_WAIT_SECONDS
+    return 0.0
+
+
+def _next_batch(bench: Bench, held: Slice, is_over: Callable[[], bool]) -> batch.Batch | None:
+    """The next committed batch; None when the window closed or the time is over while waiting."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(RetriableError),
+        stop=tenacity.stop_after_attempt(BATCH_ATTEMPTS),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
+        sleep=bench.clock.sleep,
+        reraise=True,
+    )
+    while True:
+        pace = bench.pace.before_batch(bench.halving.limit(bench.sizer.rows))
+        if isinstance(pace, Closed):
+            _pause_for_window(bench, pace)
+            return None
+        if not _sleep_holding(bench, held, pace.wait_seconds, is_over):
+            bench.pace.after_batch(pace.rows, 0)
+            return None
+        try:
+            done = retrying(_attempt, bench, held, bench.halving.limit(pace.rows))
+        except RowsRefusedError as refused:
+            bench.pace.after_batch(pace.rows, 0)
+            bench.halving.refused(refused.rows)
+            continue
+        except Interruption:
+            bench.pace.after_batch(pace.rows, 0)
+            raise
+        bench.pace.after_batch(pace.rows, done.taken)
+        bench.halving.settled()
+        if not bench.halving.is_active:
+            bench.memory.forget()
+            bench.sizer.committed(done.taken, done.seconds)
+        return done
+
+
+def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
+    try:
+        return batch.execute(bench, held, rows=min(rows, bench.sizer.rows), probe=bench.probe)
+    except (RetriableError, RowsRefusedError) as error:
+        if isinstance(error, RetriableError) and error.timed_out:
+            bench.sizer.timed_out()
+        _log_failure(bench, held, str(error))
+        bench.reconnect_if_closed()
+        raise
+
+
+def _sleep_holding(bench: Bench, held: Slice, seconds: float, is_over: Callable[[], bool]) -> bool:
+    """Wait for the pace, renewing the lease; False when the time is over or the slice is lost."""
+    beat = bench.settings.lease_seconds * HEARTBEAT_SHARE
+    while seconds > 0:
+        if is_over():
+            return False
+        nap = min(seconds, beat, 0.25)
+        bench.clock.sleep(nap)
+        seconds -= nap
+        bench.since_heartbeat += nap
+        if bench.since_heartbeat >= beat:
+            bench.since_heartbeat = 0.0
+            if not slices.heartbeat(
+                bench.conn, bench.ledger, held, lease_seconds=bench.settings.lease_seconds
+            ):
+                return False
+    return True
+
+
+def _tell(bench: Bench, done: batch.Batch) -> None:
+    """After the commit: the log's canonical line, the checkpoint, the job's own hook."""
+    held = done.held
+    bench.probe("before the checkpoint")
+    log.info(
+        Event.BATCH_COMMITTED,
+        run=held.run,
+        slice=held.number,
+        epoch=held.epoch,
+        phase=str(held.phase),
+        seconds=round(done.seconds, 4),
+        rows_per_second=round(done.taken / max(done.seconds, 1e-6)),
+        **{name: value for name, value in done.added.as_dict().items() if value},
+    )
+    info = BatchInfo(
+        run=held.run,
+        slice=held.number,
+        epoch=held.epoch,
+        counts=done.added,
+        seconds=done.seconds,
+    )
+    bench.observer.batch_committed(bench, info, held, done.added)
+    try:
+        bench.job.after_batch(info)
+    except Exception as error:
+        raise StopError(
+            f"{type(bench.job).__name__}.after_batch raised {type(error).__name__}: {error}",
+            summary=f"after_batch raised {type(error).__name__}",
+        ) from error
+
+
+def _over_quarantine_budget(bench: Bench) -> bool:
+    waiting = open_quarantine(bench.conn, bench.ledger, bench.run.id)
+    counts = totals(bench.conn, bench.ledger, bench.run.id).counts
+    rows, share = bench.options.quarantine_rows, bench.options.quarantine_share
+    too_many = waiting > rows
+    too_often = counts.paged >= SHARE_COUNTS_FROM_ROWS and waiting > share * counts.paged
+    if not (too_many or too_often):
+        return False
+    lifecycle.pause(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        PauseCause.QUARANTINE,
+        reason=f"{waiting} of {counts.paged} rows paged are in quarantine; at most {rows}, and"
+        f" {share:.1%} of the rows, may be",
+        ends=f"`backfill quarantine list {bench.run.id}`, then `quarantine retry` or"
+        " `quarantine accept`",
+        by=bench.holder,
+    )
+    return True
+
+
+def _pause_for_window(bench: Bench, closed: Closed) -> None:
+    lifecycle.pause(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        PauseCause.WINDOW,
+        reason=f"outside its window ({bench.options.window})",
+        ends=f"by itself at {closed.opens.isoformat(timespec='minutes')}",
+        by=bench.holder,
+    )
+
+
+def _pause_for_error(bench: Bench, reason: str) -> None:
+    lifecycle.pause(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        PauseCause.ERROR,
+        reason=reason,
+        ends=f"mend it, then `backfill resume {bench.run.id}`",
+        by=bench.holder,
+    )
+
+
+def _backoff(attempts: int) -> float:
+    return float(min(LONGEST_WAIT_SECONDS, 0.5 * 2**attempts))
+
+
+def _log_failure(bench: Bench, held: Slice, error: str, *, attempt: int | None = None) -> None:
+    log.warning(
+        Event.BATCH_FAILED,
+        run=held.run,
+        slice=held.number,
+        epoch=held.epoch,
+        error=error,
+        **({} if attempt is None else {"attempt": attempt}),
+    )

@@ -1,0 +1,304 @@
+"""How a job's target is written: one set-based statement a batch, never one a row.
+
+Which lock the rows are taken with follows from the write (I5): a plain FOR UPDATE on a parent
+blocks inserts of its children, so it is used only where the write itself needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from backfill.engine.faults import StopError
+from backfill.job import Delete, Insert, Update
+from backfill.job.declaration import Declaration, sql_fragment
+from backfill.model import Key
+from backfill.pg.catalog import Relation, identifiers
+from backfill.pg.connect import Connection
+from backfill.pg.keyset import Keyset, RowLock, array_literal, key_arrays
+from backfill.pg.values import UnfitValueError, ValueTexts
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a write did.
+
+    Attributes:
+        rows: rows that the statement reports.
+        keys: keys of the source whose write took effect.
+        missing: keys whose write reported nothing: skipped by a conflict, or suppressed by a trigger.
+        unfit: keys whose values cannot be written at all, and why.
+    """
+
+    rows: int
+    keys: int
+    missing: int
+    unfit: Sequence[tuple[Key, str]] = ()
+
+
+class Writer:
+    """Writes one job's batches.
+
+    Args:
+        source: the source's table.
+        target: the table that is written; the source's own for Update and Delete.
+        arguments: values of the declared parameters, by placeholder.
+    """
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        keyset: Keyset,
+        *,
+        source: Relation,
+        target: Relation,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        self._declaration = declaration
+        self._target = declaration.target
+        self._keyset = keyset
+        self._source = source
+        self._relation = target
+        self._arguments = arguments
+        self.lock: RowLock = self._lock()
+        self._converters: dict[tuple[str, ...], list[Callable[[Any], str | None]]] = {}
+        self.by_key = None if self.is_python else self._set_based()
+
+    @property
+    def is_python(self) -> bool:
+        """Whether rows come to Python; otherwise PostgreSQL computes from the keys alone."""
+        return self._declaration.kind in {"row", "batch"}
+
+    @property
+    def skips_conflicts(self) -> bool:
+        """Whether a key without effect was skipped by a conflict, as the target says."""
+        return isinstance(self._target, Insert) and self._target.on_conflict == "skip"
+
+    def _lock(self) -> RowLock:
+        if isinstance(self._target, Insert):
+            return "FOR SHARE"
+        if isinstance(self._target, Delete):
+            return "FOR UPDATE"
+        changed = set(update_columns(self._declaration))
+        return "FOR UPDATE" if changed & self._source.locking_columns else "FOR NO KEY UPDATE"
+
+    def write_keys(self, conn: Connection, keys: Sequence[Key]) -> Written:
+        """Write the rows of these keys, computed by PostgreSQL after they were locked."""
+        if self.by_key is None:
+            raise TypeError("this job's values are computed in Python")
+        if not keys:
+            return Written(rows=0, keys=0, missing=0)
+        rows = conn.execute(
+            self.by_key, {**self._arguments, **key_arrays(keys, len(self._keyset.columns))}
+        ).rowcount
+        return Written(rows=rows, keys=rows, missing=len(keys) - rows)
+
+    def write_values(
+        self, conn: Connection, texts: ValueTexts, rows: Sequence[tuple[Key, Sequence[Values]]]
+    ) -> Written:
+        """Write what Python computed; a row with a value that has no form in PostgreSQL is unfit.
+
+        Raises:
+            StopError: values name columns that cannot be written.
+        """
+        unfit: list[tuple[Key, str]] = []
+        groups: dict[tuple[str, ...], list[tuple[Key, list[str | None]]]] = {}
+        meant = fit = 0
+        for key, several in rows:
+            try:
+                lines = [(tuple(values), self._texts(texts, values)) for values in several]
+            except UnfitValueError as error:
+                unfit.append((key, str(error)))
+                continue
+            fit += 1
+            meant += len(lines)
+            for columns, line in lines:
+                groups.setdefault(columns, []).append((key, line))
+        done = sum(self._write_group(conn, *group) for group in groups.items())
+        # several rows a key: which of them met a conflict is not known, so keys count as written
+        # as long as enough rows were; the smallest number that is certainly right
+        keys = done if meant == fit else min(fit, done)
+        return Written(rows=done, keys=keys, missing=fit - keys, unfit=unfit)
+
+    def _texts(self, texts: ValueTexts, values: Values) -> list[str | None]:
+        columns = tuple(values)
+        converters = self._converters.get(columns)
+        if converters is None:
+            self._check_columns(columns)
+            converters = [texts.for_column(self._relation.columns[column]) for column in columns]
+            self._converters[columns] = converters
+        return [to_text(value) for to_text, value in zip(converters, values.values(), strict=True)]
+
+    def _write_group(
+        self,
+        conn: Connection,
+        columns: tuple[str, ...],
+        rows: Sequence[tuple[Key, Sequence[str | None]]],
+    ) -> int:
+        arrays = {
+            f"v_{i}": array_literal([line[i] for _, line in rows]) for i in range(len(columns))
+        }
+        keys = key_arrays([key for key, _ in rows], len(self._keyset.columns))
+        return conn.execute(self._valued(columns), {**arrays, **keys}).rowcount
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        name = self._declaration.job_class.__name__
+        match self._target:
+            case Update(columns=declared):
+                allowed: Sequence[str] = declared
+            case Insert(columns=tuple() as declared):
+                allowed = declared
+            case _:
+                allowed = tuple(self._relation.columns)
+        unknown = [column for column in columns if column not in allowed]
+        if unknown or (isinstance(self._target, Update) and set(columns) != set(allowed)):
+            raise StopError(
+                f"{name}: the transform returned the columns {', '.join(columns) or '(none)'}; its"
+                f" target writes {', '.join(allowed)}",
+                summary="the transform returned other columns than its target",
+            )
+
+    # --- statements -------------------------------------------------------------------------
+
+    def _fragment(self, text: str) -> sql.SQL:
+        return sql.SQL(sql_fragment(text, self._declaration.params))  # type: ignore[arg-type]  # the user's own SQL
+
+    def _set_based(self) -> sql.Composed:
+        """The rows of the keys are locked: their columns, and what sub-selects read, are new."""
+        expressions = self._expressions()
+        match self._target:
+            case Delete():
+                return self._delete()
+            case Insert() as insert:
+                ordered = [c for c in self._conflict_columns(insert) if c in expressions]
+                return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}, {} WHERE {}{}{}").format(
+                    sql.SQL(self._relation.qualified),  # type: ignore[arg-type]  # quoted by PostgreSQL
+                    identifiers(list(expressions)),
+                    sql.SQL(", ").join(expressions.values()),
+                    self._keyset.from_table,
+                    self._keyset.unnested(),
+                    self._keyset.joined(),
+                    _order([expressions[column] for column in ordered]),
+                    self._on_conflict(insert, list(expressions)),
+                )
+            case _:
+                return sql.SQL("UPDATE {} SET {} FROM {} WHERE {}").format(
+                    self._keyset.from_table,
+                    sql.SQL(", ").join(
+                        sql.SQL("{} = {}").format(sql.Identifier(column), expression)
+                        for column, expression in expressions.items()
+                    ),
+                    self._keyset.unnested(),
+                    self._keyset.joined(),
+                )
+
+    def _expressions(self) -> dict[str, sql.Composable]:
+        if self._declaration.sql is not None:
+            return {
+                column: sql.SQL("({})").format(self._fragment(text))
+                for column, text in self._declaration.sql.expressions.items()
+            }
+        if isinstance(self._target, Insert):
+            return {
+                column: sql.SQL("{}.{}").format(self._keyset.from_table, sql.Identifier(column))
+                for column in copied_columns(self._declaration, self._source, self._relation)
+            }
+        return {}
+
+    def _delete(self) -> sql.Composed:
+        return sql.SQL("DELETE FROM {} USING {} WHERE {}").format(
+            self._keyset.from_table, self._keyset.unnested(), self._keyset.joined()
+        )
+
+    def _valued(self, columns: Sequence[str]) -> sql.Composed:
+        if isinstance(self._target, Delete):
+            return self._delete()
+        relation = self._relation
+        extra = [
+            (
+                f"v_{i}",
+                "text" if relation.columns[column].is_array else relation.columns[column].type,
+            )
+            for i, column in enumerate(columns)
+        ]
+        values: dict[str, sql.Composable] = {
+            column: sql.SQL("_bf.{}{}").format(
+                sql.Identifier(f"_v{i}"),
+                sql.SQL(f"::{relation.columns[column].type}" if extra[i][1] == "text" else ""),  # type: ignore[arg-type]  # format_type's
+            )
+            for i, column in enumerate(columns)
+        }
+        if isinstance(self._target, Insert):
+            ordered = [c for c in self._conflict_columns(self._target) if c in values]
+            return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}{}").format(
+                sql.SQL(relation.qualified),  # type: ignore[arg-type]  # quoted by PostgreSQL
+                identifiers(columns),
+                sql.SQL(", ").join(values.values()),
+                self._keyset.unnested(extra),
+                _order([values[column] for column in ordered]),
+                self._on_conflict(self._target, columns),
+            )
+        return sql.SQL("UPDATE {} SET {} FROM {} WHERE {}").format(
+            self._keyset.from_table,
+            sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(column), value)
+                for column, value in values.items()
+            ),
+            self._keyset.unnested(extra),
+            self._keyset.joined(),
+        )
+
+    def _conflict_columns(self, insert: Insert) -> tuple[str, ...]:
+        return insert.conflict or self._relation.primary_key or ()
+
+    def _on_conflict(self, insert: Insert, columns: Sequence[str]) -> sql.Composable:
+        named = (
+            sql.SQL(" ({})").format(identifiers(insert.conflict))
+            if insert.conflict
+            else sql.SQL("")
+        )
+        if insert.on_conflict == "error":
+            return sql.SQL("")
+        if insert.on_conflict == "skip":
+            return sql.SQL(" ON CONFLICT{} DO NOTHING").format(named)
+        conflict = self._conflict_columns(insert)
+        changed = [column for column in columns if column not in conflict]
+        if not changed:
+            return sql.SQL(" ON CONFLICT ({}) DO NOTHING").format(identifiers(conflict))
+        return sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(
+            identifiers(conflict),
+            sql.SQL(", ").join(
+                sql.SQL("{0} = excluded.{0}").format(sql.Identifier(column)) for column in changed
+            ),
+        )
+
+
+def _order(expressions: Sequence[sql.Composable]) -> sql.Composable:
+    """Conflicting inserts wait for each other: in one order, so that they cannot deadlock (I5)."""
+    if not expressions:
+        return sql.SQL("")
+    return sql.SQL(" ORDER BY {}").format(sql.SQL(", ").join(expressions))
+
+
+def update_columns(declaration: Declaration) -> tuple[str, ...]:
+    """The columns that an Update writes; those of its Sql when it names none."""
+    if isinstance(declaration.target, Update) and declaration.target.columns:
+        return declaration.target.columns
+    return tuple(declaration.sql.expressions) if declaration.sql is not None else ()
+
+
+def copied_columns(declaration: Declaration, source: Relation, target: Relation) -> tuple[str, ...]:
+    """The columns that an Insert without a transform copies: those of the same name in both."""
+    named = declaration.target.columns if isinstance(declaration.target, Insert) else None
+    if named is not None:
+        return named
+    return tuple(
+        name
+        for name, column in target.columns.items()
+        if name in source.columns and not column.is_generated
+    )

@@ -1,0 +1,164 @@
+"""What PostgreSQL's catalog says of a table: its columns, its key, what its indexes make of a write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from backfill.errors import ProjectError
+from backfill.pg.connect import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column.
+
+    Attributes:
+        type: as it is written in a cast. Without a length: a cast to varchar(3) would cut in
+            silence, an assignment to such a column refuses.
+        is_array: a value of it is itself an array (or a domain over one).
+        is_json: json or jsonb, so that a mapping or a list is written as JSON.
+        is_generated: GENERATED ALWAYS AS (…) STORED or virtual; it cannot be written.
+    """
+
+    name: str
+    type: str
+    not_null: bool
+    is_array: bool
+    is_json: bool
+    is_generated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """A table as it was found.
+
+    Attributes:
+        qualified: schema and name, quoted; the name by itself is visible in the user's fragments.
+        kind: pg_class.relkind (`r` table, `p` partitioned, `v` view, …).
+        unique_keys: columns of each valid unique index without predicate or expression, in its
+            order; only those of the primary key come first.
+        has_primary_key: whether the first of `unique_keys` is the primary key.
+        locking_columns: columns whose change takes a row lock that blocks inserts of children.
+        walkable_keys: column lists that a btree index gives in order, forward or backward.
+    """
+
+    oid: int
+    qualified: str
+    name: str
+    kind: str
+    columns: Mapping[str, Column]
+    unique_keys: tuple[tuple[str, ...], ...]
+    has_primary_key: bool
+    locking_columns: frozenset[str]
+    walkable_keys: frozenset[tuple[str, ...]]
+    estimated_rows: float
+
+    @property
+    def primary_key(self) -> tuple[str, ...] | None:
+        """The primary key's columns in their order, or None."""
+        return self.unique_keys[0] if self.has_primary_key else None
+
+    def column(self, name: str, *, used_by: str) -> Column:
+        """The column of that exact name.
+
+        Raises:
+            ProjectError: there is none; names those that come close.
+        """
+        found = self.columns.get(name)
+        if found is None:
+            close = get_close_matches(name, self.columns, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ProjectError(
+                f"{used_by}: table {self.qualified} has no column {name!r}.",
+                remedy=f"Its columns are {', '.join(self.columns)}.{hint}",
+            )
+        return found
+
+
+def identifiers(names: Sequence[str]) -> sql.Composed:
+    """`"a", "b"`."""
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+# Needs no lock: the catalog's own. to_regclass parses a name as PostgreSQL does, quotes and all.
+_RELATION = """
+SELECT c.oid::bigint AS oid, format('%%I.%%I', n.nspname, c.relname) AS qualified,
+       c.relname AS name, c.relkind::text AS kind, c.reltuples::float8 AS estimated_rows
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = to_regclass(%(table)s)
+"""
+
+_COLUMNS = """
+SELECT a.attname AS name, format_type(a.atttypid, -1) AS type, a.attnotnull AS not_null,
+       b.typcategory = 'A' AS is_array,
+       coalesce(nullif(b.typbasetype, 0), b.oid) IN ('json'::regtype, 'jsonb'::regtype) AS is_json,
+       a.attgenerated <> '' AS is_generated
+  FROM pg_attribute a JOIN pg_type b ON b.oid = a.atttypid
+ WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+ ORDER BY a.attnum
+"""
+
+_INDEXES = """
+SELECT i.indisprimary AS is_primary, i.indisunique AS is_unique,
+       i.indpred IS NULL AND i.indexprs IS NULL AS is_plain,
+       am.amname = 'btree'
+         AND (SELECT count(DISTINCT o & 1) <= 1
+                FROM unnest(i.indoption::int2[]) WITH ORDINALITY AS x (o, p)
+               WHERE p <= i.indnkeyatts) AS is_walkable,
+       ARRAY(SELECT a.attname::text
+               FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+              WHERE k.position <= i.indnkeyatts
+              ORDER BY k.position) AS columns
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
+ WHERE i.indrelid = %(oid)s AND i.indisvalid
+ ORDER BY i.indisprimary DESC, i.indexrelid
+"""
+
+
+def relation(conn: Connection, table: str, *, used_by: str) -> Relation:
+    """Look a table up.
+
+    Args:
+        table: a name as PostgreSQL parses it: `users`, `"Odd Name"`, `billing.invoice`.
+        used_by: whose table it is, for the error: `FillDeparture.source`.
+
+    Raises:
+        ProjectError: no such table, or the name cannot be parsed.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        try:
+            found = cursor.execute(_RELATION, {"table": table}).fetchone()
+        except psycopg.errors.Error as error:
+            if not isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
+                raise
+            raise ProjectError(
+                f"{used_by}: {table!r} is not a table name that PostgreSQL can parse:"
+                f" {error.diag.message_primary or error}",
+                remedy='Write it as in SQL: users, billing.invoice or "Odd Name".',
+            ) from error
+        if found is None:
+            raise ProjectError(
+                f"{used_by}: there is no table {table!r} in database {conn.info.dbname}.",
+                remedy="Check the name, its schema and the search_path of this role; "
+                "the expand step of the change has to come first.",
+            )
+        oid = {"oid": found["oid"]}
+        columns = [Column(**row) for row in cursor.execute(_COLUMNS, oid)]
+        indexes = cursor.execute(_INDEXES, oid).fetchall()
+    plain = [index for index in indexes if index["is_plain"]]
+    unique = [index for index in plain if index["is_unique"]]
+    return Relation(
+        **found,
+        columns={column.name: column for column in columns},
+        unique_keys=tuple(tuple(index["columns"]) for index in unique),
+        has_primary_key=any(index["is_primary"] for index in unique),
+        locking_columns=frozenset(name for index in unique for name in index["columns"]),
+        walkable_keys=frozenset(tuple(index["columns"]) for index in plain if index["is_walkable"]),
+    )

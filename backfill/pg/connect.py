@@ -1,0 +1,194 @@
+"""Connections to PostgreSQL, and the settings under which our transactions run.
+
+Invariants kept here:
+- I5: every connection notices a dead peer; every transaction has time-outs for statements, locks and
+  idleness, set by SET LOCAL, so that a transaction pooler may sit between.
+- I6: keys travel as text under fixed DateStyle, TimeZone, IntervalStyle, extra_float_digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
+
+from backfill.errors import UnreachableError
+from backfill.settings import safe_url
+
+Connection = psycopg.Connection[TupleRow]
+
+#: Seconds after which unacknowledged data ends a connection, on both sides. With the idle time-out
+#: below, it is shorter than any lease that the settings allow, so that a lost holder's row locks go
+#: before its slice is given to another.
+TCP_USER_TIMEOUT_SECONDS = 5.0
+#: A batch holds row locks while Python transforms; a holder that is stopped there is cut off.
+IDLE_IN_TRANSACTION_SECONDS = 5.0
+
+
+class _LenientLoader(Loader):
+    """Gives what Python's dates cannot hold (infinity, BC, year 10000) as PostgreSQL's text."""
+
+    inner: type[Loader]
+
+    def __init__(self, oid: int, context: Any | None = None) -> None:
+        super().__init__(oid, context)
+        self._load = self.inner(oid, context).load
+
+    def load(self, data: Buffer) -> Any:
+        try:
+            return self._load(data)
+        except psycopg.DataError:
+            return bytes(data).decode()
+
+
+def _lenient(inner: type[Loader]) -> type[Loader]:
+    return type(f"Lenient{inner.__name__}", (_LenientLoader,), {"inner": inner})
+
+
+_LENIENT_LOADERS = {
+    "date": _lenient(DateLoader),
+    "timestamp": _lenient(TimestampLoader),
+    "timestamptz": _lenient(TimestamptzLoader),
+}
+
+
+def connect(url: str, *, application_name: str = "backfill") -> Connection:
+    """Open an autocommit connection that notices a dead peer within seconds.
+
+    Nothing is set on the session, so a transaction pooler such as PgBouncer may sit between; where
+    one does (the server's process is not the one that greeted us), statements are not prepared.
+
+    Raises:
+        UnreachableError: the server does not answer, or refuses this login.
+    """
+    try:
+        conn = psycopg.connect(
+            url,
+            autocommit=True,
+            application_name=application_name,
+            connect_timeout=10,
+            keepalives=1,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=int(TCP_USER_TIMEOUT_SECONDS * 1000),
+        )
+        if conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,):
+            conn.prepare_threshold = None
+    except psycopg.Error as error:
+        raise UnreachableError(
+            f"PostgreSQL at {safe_url(url)} cannot be used: {_first_line(error)}",
+            remedy="Check that the server runs, and the address, user and password in the URL.",
+        ) from error
+    for name, loader in _LENIENT_LOADERS.items():
+        conn.adapters.register_loader(name, loader)
+    return conn
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The time-outs of one transaction, in seconds; see `Options`."""
+
+    lock_timeout_seconds: float
+    statement_timeout_seconds: float
+    idle_seconds: float = IDLE_IN_TRANSACTION_SECONDS
+
+
+#: For the ledger's own short transactions: a slice's row may be held for one batch.
+LEDGER_LIMITS = Limits(lock_timeout_seconds=35.0, statement_timeout_seconds=40.0)
+#: For reads of the user's tables outside batches (horizon, bounds of slices, totals, checks).
+READ_LIMITS = Limits(lock_timeout_seconds=2.0, statement_timeout_seconds=30.0)
+
+
+def application_name(run: str, slice_number: int, epoch: int) -> str:
+    """How a batch's backend is found in pg_stat_activity; at most the 63 bytes PostgreSQL keeps.
+
+    A long run id loses its beginning, never the random end that makes it unique.
+    """
+    tail = f" {slice_number}.{epoch}"
+    return f"backfill {run[-(63 - len('backfill ') - len(tail)) :]}{tail}"
+
+
+def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> sql.Composed:
+    """BEGIN and its settings, as one message.
+
+    `row_security = off` turns rows hidden by a policy into an error instead of a loss (I2).
+    `backfill.run` is the setting by which users' triggers recognise our writes.
+    Deferred constraints are checked at once: in COMMIT they would fail outside every time-out.
+    Hash and merge joins are off in batches, because a join of a batch with its table must not turn
+    into a scan of the table when the planner's estimate of the batch crosses a threshold.
+    """
+    parts = [
+        sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"),
+        *(
+            sql.SQL("SET LOCAL {} = {}").format(sql.SQL(setting), sql.Literal(value))
+            for setting, value in {
+                "statement_timeout": f"{limits.statement_timeout_seconds * 1000:.0f}ms",
+                "lock_timeout": f"{limits.lock_timeout_seconds * 1000:.0f}ms",
+                "idle_in_transaction_session_timeout": f"{limits.idle_seconds * 1000:.0f}ms",
+                "tcp_user_timeout": f"{TCP_USER_TIMEOUT_SECONDS * 1000:.0f}ms",
+                "client_connection_check_interval": "500ms",
+                "TimeZone": "UTC",
+                "DateStyle": "ISO, YMD",
+                "IntervalStyle": "postgres",
+                "extra_float_digits": "1",
+                "bytea_output": "hex",
+                "row_security": "off",
+                "application_name": name,
+                "backfill.run": run,
+            }.items()
+        ),
+    ]
+    if in_batch:
+        parts += [
+            sql.SQL("SET LOCAL enable_hashjoin = off"),
+            sql.SQL("SET LOCAL enable_mergejoin = off"),
+            sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"),
+        ]
+    return sql.SQL("; ").join(parts)
+
+
+@contextmanager
+def transaction(
+    conn: Connection,
+    limits: Limits = LEDGER_LIMITS,
+    *,
+    name: str = "backfill",
+    run: str = "",
+    in_batch: bool = False,
+) -> Iterator[None]:
+    """One transaction under `limits`; commits at the end, rolls back on any exception.
+
+    A failure of COMMIT itself is raised as it comes: whether it took effect must then be read from
+    the ledger, never tried again (I1).
+    """
+    conn.execute(begin_statement(limits, name=name, run=run, in_batch=in_batch))
+    try:
+        yield
+    except BaseException:
+        roll_back(conn)
+        raise
+    conn.execute("COMMIT")
+
+
+def roll_back(conn: Connection) -> None:
+    """End the open transaction, if the connection still can; a broken one is closed."""
+    try:
+        if conn.info.transaction_status != TransactionStatus.IDLE:
+            conn.execute("ROLLBACK")
+    except psycopg.Error:
+        conn.close()

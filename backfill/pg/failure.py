@@ -1,0 +1,100 @@
+"""What an error of PostgreSQL means for us: whose fault it is, and what happens next.
+
+| kind | what | then |
+|---|---|---|
+| transient | lost connection, deadlock, serialization, lock not to be had in time, restart | again, with backoff |
+| timeout | our own statement_timeout | again, with a smaller batch |
+| row | the data of a row (classes 21, 22, 23, 44, and RAISE of a trigger) | halved, then quarantine |
+| stop | everything else: permissions, missing columns, resources, read-only, somebody's cancel | the run pauses |
+
+Only an error of the write can be a row's: the same SQLSTATE while paging is the scope's fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import psycopg
+
+#: SQLSTATE: Appendix A of the PostgreSQL manual.
+_TRANSIENT = {
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available: our lock_timeout
+    "57P01",  # admin_shutdown, pg_terminate_backend
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now
+    "57P05",  # idle_session_timeout
+    "25P03",  # idle_in_transaction_session_timeout
+    "25P04",  # transaction_timeout
+}
+_ROW_CLASSES = {
+    "21",  # cardinality_violation: a sub-select of the expression gave two rows
+    "22",  # data_exception
+    "23",  # integrity_constraint_violation
+    "44",  # with_check_option_violation
+}
+_RAISE_EXCEPTION = "P0001"
+_QUERY_CANCELED = "57014"
+
+
+class FaultKind(StrEnum):
+    """Whose fault an error is."""
+
+    TRANSIENT = "transient"
+    TIMEOUT = "timeout"
+    ROW = "row"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """An error, classified.
+
+    Attributes:
+        sqlstate: five characters, or None when the connection was lost.
+        message: PostgreSQL's primary message; it may quote a value, so it is kept in the ledger and
+            never logged.
+        summary: names the condition without any value, for logs.
+    """
+
+    kind: FaultKind
+    sqlstate: str | None
+    message: str
+    summary: str
+
+
+def classify(error: psycopg.Error, *, writing: bool, seconds: float, timeout: float) -> Fault:
+    """Say what `error` means.
+
+    Args:
+        error: as psycopg raised it.
+        writing: True when the statement that failed was the batch's write.
+        seconds: how long that statement had been running. A cancelled statement carries the same
+            SQLSTATE whether our time-out or a person cancelled it, and the message is translated,
+            so the time tells.
+        timeout: the statement_timeout in force, in seconds.
+    """
+    state = error.sqlstate
+    message = error.diag.message_primary or str(error).strip().split("\n")[0]
+    summary = f"{type(error).__name__} ({state})" if state else type(error).__name__
+    return Fault(
+        kind=_kind(error, state, writing=writing, timed_out=seconds >= timeout * 0.95),
+        sqlstate=state,
+        message=message,
+        summary=summary,
+    )
+
+
+def _kind(error: psycopg.Error, state: str | None, *, writing: bool, timed_out: bool) -> FaultKind:
+    if state is None:
+        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return FaultKind.TRANSIENT if lost else FaultKind.STOP
+    if state in _TRANSIENT or state.startswith("08"):
+        return FaultKind.TRANSIENT
+    if state == _QUERY_CANCELED:
+        return FaultKind.TIMEOUT if timed_out else FaultKind.STOP
+    if writing and (state[:2] in _ROW_CLASSES or state == _RAISE_EXCEPTION):
+        return FaultKind.ROW
+    return FaultKind.STOP

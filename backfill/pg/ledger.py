@@ -1,0 +1,500 @@
+"""The ledger's rows for runs: reading and changing them, each state change with its event (I7).
+
+Functions are handed a connection; those that write say whether a transaction must be open. They
+never commit. The lock order is run, then slice, then the user's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, LiteralString, cast
+
+from psycopg import sql
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+from backfill.errors import LedgerError, RefusedError, UsageError
+from backfill.events import Event
+from backfill.model import LIVE, TRANSITIONS, Counts, Key, PauseCause, RunState
+from backfill.pg.connect import Connection
+from backfill.pg.install import VERSION, installed_version
+
+
+@lru_cache(maxsize=256)
+def _composed(text: LiteralString, schema: str) -> sql.Composed:
+    return sql.SQL(text).format(s=sql.Identifier(schema))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Which ledger: its schema's name, and the identity that travels in tasks and Redis keys."""
+
+    schema: str
+    id: str
+
+    def q(self, text: LiteralString) -> sql.Composed:
+        """The statement with `{s}` replaced by the schema's name."""
+        return _composed(text, self.schema)
+
+
+def open_ledger(conn: Connection, *, schema: str) -> Ledger:
+    """Find the ledger and see that this code understands it.
+
+    Raises:
+        LedgerError: it is not installed, older or newer than this code.
+    """
+    version = installed_version(conn, schema=schema)
+    if version == 0:
+        raise LedgerError(
+            f"the ledger is not installed in database {conn.info.dbname} (schema {schema})",
+            remedy="Run `backfill db upgrade`; `backfill db upgrade --sql` prints what it would do.",
+        )
+    if version < VERSION:
+        raise LedgerError(
+            f"the ledger in database {conn.info.dbname} has version {version}; this program needs"
+            f" {VERSION}",
+            remedy="Run `backfill db upgrade`.",
+        )
+    if version > VERSION:
+        raise LedgerError(
+            f"the ledger in database {conn.info.dbname} has version {version}, newer than this"
+            f" program's {VERSION}",
+            remedy="Upgrade the package backfill.",
+        )
+    row = conn.execute(_composed("SELECT id::text FROM {s}.ledger", schema)).fetchone()
+    if row is None:
+        raise LedgerError(
+            f"the ledger in database {conn.info.dbname} has lost its identity (table ledger is empty)",
+            remedy="Restore the row of table ledger from a backup.",
+        )
+    return Ledger(schema=schema, id=row[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedSource:
+    """The source's table and key, as they were resolved when the run was enqueued."""
+
+    table: str
+    name: str
+    key: tuple[str, ...]
+    key_types: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ResolvedSource:
+        return cls(
+            table=value["table"],
+            name=value["name"],
+            key=tuple(value["key"]),
+            key_types=tuple(value["key_types"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "table": self.table,
+            "name": self.name,
+            "key": list(self.key),
+            "key_types": list(self.key_types),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as the ledger has it; times are aware."""
+
+    id: str
+    job: str
+    job_version: int
+    fingerprint: str
+    declaration: Mapping[str, Any]
+    params: Mapping[str, Any]
+    options: Mapping[str, Any]
+    executor: str
+    requested_by: str
+    source: Mapping[str, Any]
+    state: str
+    horizon: Sequence[str] | None
+    barrier: Sequence[str] | None
+    barrier_until: datetime | None
+    began: bool
+    frontier: Sequence[str] | None
+    frontier_done: bool
+    slices: int
+    passes: int
+    total_rows: int | None
+    total_is_exact: bool
+    failure: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def run_state(self) -> RunState:
+        return RunState(self.state)
+
+    @property
+    def resolved(self) -> ResolvedSource:
+        return ResolvedSource.from_json(self.source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """One cause for which a run is paused."""
+
+    run: str
+    cause: str
+    reason: str
+    ends: str
+    caused_by: str
+    since: datetime
+
+
+def insert_run(conn: Connection, ledger: Ledger, run: Mapping[str, Any]) -> None:
+    """Write a new run, queued. A transaction must be open.
+
+    Raises psycopg's UniqueViolation of `run_one_live_per_job` when the job has a live run.
+    """
+    conn.execute(
+        ledger.q(
+            "INSERT INTO {s}.run (id, job, job_version, fingerprint, declaration, params, options,"
+            " executor, requested_by, source) VALUES (%(id)s, %(job)s, %(job_version)s,"
+            " %(fingerprint)s, %(declaration)s, %(params)s, %(options)s, %(executor)s,"
+            " %(requested_by)s, %(source)s)"
+        ),
+        {
+            **run,
+            **{name: Jsonb(run[name]) for name in ("declaration", "params", "options", "source")},
+        },
+    )
+
+
+def claim_writes(
+    conn: Connection, ledger: Ledger, run: str, relation: str, columns: Sequence[str]
+) -> None:
+    """Claim columns for a live run. A transaction must be open.
+
+    Raises:
+        RefusedError: another live run writes one of them; names both.
+    """
+    for column in sorted(columns):
+        taken = conn.execute(
+            ledger.q(
+                "INSERT INTO {s}.write_claim (relation, column_name, run) VALUES (%s, %s, %s)"
+                " ON CONFLICT (relation, column_name) DO UPDATE SET run = write_claim.run"
+                " RETURNING run"
+            ),
+            [relation, column, run],
+        ).fetchone()
+        if taken is not None and taken[0] != run:
+            what = "rows" if column == "*" else f"column {column}"
+            raise RefusedError(
+                f"run {taken[0]} is live and writes the same {what} of {relation}",
+                remedy=f"Wait for it (backfill watch {taken[0]}) or end it"
+                f" (backfill cancel {taken[0]}).",
+            )
+
+
+def release_writes(conn: Connection, ledger: Ledger, run: str) -> None:
+    """Give up what the run claimed. A transaction must be open."""
+    conn.execute(ledger.q("DELETE FROM {s}.write_claim WHERE run = %s"), [run])
+
+
+def get_run(conn: Connection, ledger: Ledger, run: str, *, lock: bool = False) -> Run:
+    """Read a run; with `lock`, inside an open transaction, hold its row (NO KEY UPDATE).
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    text: LiteralString = "SELECT * FROM {s}.run WHERE id = %s"
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        found = cursor.execute(
+            ledger.q(text + " FOR NO KEY UPDATE" if lock else text), [run]
+        ).fetchone()
+    if found is None:
+        raise UsageError(f"there is no run {run!r}", remedy="`backfill status` lists the runs.")
+    return found
+
+
+def list_runs(conn: Connection, ledger: Ledger, *, limit: int = 50) -> list[Run]:
+    """The newest runs, live ones first."""
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(
+            ledger.q(
+                "SELECT * FROM {s}.run ORDER BY state = ANY(%s) DESC, created_at DESC LIMIT %s"
+            ),
+            [[str(state) for state in LIVE], limit],
+        ).fetchall()
+
+
+def live_runs(conn: Connection, ledger: Ledger) -> list[Run]:
+    """Every live run, oldest first."""
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(
+            ledger.q("SELECT * FROM {s}.run WHERE state = ANY(%s) ORDER BY created_at"),
+            [[str(state) for state in LIVE]],
+        ).fetchall()
+
+
+def find_run(conn: Connection, ledger: Ledger, text: str | None) -> Run:
+    """The run that a user means: an id, a unique prefix, a job's name (its latest run), or nothing.
+
+    Nothing serves when exactly one run is live.
+
+    Raises:
+        UsageError: none fits, or more than one.
+    """
+    if text is None:
+        live = live_runs(conn, ledger)
+        if len(live) == 1:
+            return live[0]
+        if not live:
+            raise UsageError(
+                "no run is live, so say which one you mean",
+                remedy="`backfill status` lists the runs; give one's id or a job's name.",
+            )
+        raise UsageError(
+            f"{len(live)} runs are live: {', '.join(run.id for run in live)}",
+            remedy="Say which one you mean.",
+        )
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        runs = cursor.execute(
+            ledger.q(
+                "SELECT * FROM {s}.run WHERE id = %(text)s OR job = %(text)s"
+                " OR starts_with(id, %(text)s) ORDER BY created_at DESC LIMIT 20"
+            ),
+            {"text": text},
+        ).fetchall()
+    exact = [run for run in runs if run.id == text] or [run for run in runs if run.job == text]
+    if exact:
+        return exact[0]
+    if len(runs) == 1:
+        return runs[0]
+    if runs:
+        raise UsageError(
+            f"{text!r} fits several runs: {', '.join(run.id for run in runs)}",
+            remedy="Write one more character of the one you mean.",
+        )
+    raise UsageError(f"there is no run {text!r}", remedy="`backfill status` lists the runs.")
+
+
+def add_event(
+    conn: Connection,
+    ledger: Ledger,
+    event: Event,
+    *,
+    run: str | None,
+    caused_by: str,
+    **detail: object,
+) -> None:
+    """Record an event; in the transaction of the change that it tells of, if one is open."""
+    conn.execute(
+        ledger.q("INSERT INTO {s}.event (run, name, caused_by, detail) VALUES (%s, %s, %s, %s)"),
+        [run, str(event), caused_by, Jsonb(detail)],
+    )
+
+
+def set_state(conn: Connection, ledger: Ledger, run: Run, state: RunState, **values: Any) -> None:
+    """Move a run that this transaction has locked along an arrow of TRANSITIONS.
+
+    Args:
+        values: further columns to set, such as `failure` or `finished_at`.
+
+    Raises:
+        RefusedError: there is no such arrow; names both states.
+    """
+    if state not in TRANSITIONS[run.run_state]:
+        raise RefusedError(
+            f"run {run.id} is {run.state} and cannot become {state}",
+            remedy=f"See `backfill status {run.id}`.",
+        )
+    assignments = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name))
+        for name in ("state", *values)
+    )
+    conn.execute(
+        sql.SQL("UPDATE {}.run SET {} WHERE id = %(id)s").format(
+            sql.Identifier(ledger.schema), assignments
+        ),
+        {"id": run.id, "state": str(state), **values},
+    )
+
+
+def pauses(conn: Connection, ledger: Ledger, run: str | None = None) -> list[Pause]:
+    """The causes for which a run (or any run) is paused, oldest first."""
+    with conn.cursor(row_factory=class_row(Pause)) as cursor:
+        return cursor.execute(
+            ledger.q(
+                "SELECT * FROM {s}.pause WHERE %(run)s::text IS NULL OR run = %(run)s ORDER BY since"
+            ),
+            {"run": run},
+        ).fetchall()
+
+
+def insert_pause(
+    conn: Connection,
+    ledger: Ledger,
+    run: str,
+    cause: PauseCause,
+    *,
+    reason: str,
+    ends: str,
+    by: str,
+) -> bool:
+    """Add a cause; False when it was there already. A transaction must be open."""
+    return (
+        conn.execute(
+            ledger.q(
+                "INSERT INTO {s}.pause (run, cause, reason, ends, caused_by)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+            ),
+            [run, str(cause), reason, ends, by],
+        ).rowcount
+        == 1
+    )
+
+
+def delete_pauses(
+    conn: Connection, ledger: Ledger, run: str, causes: Sequence[PauseCause] | None = None
+) -> list[str]:
+    """Take causes away (all when None) and say which were there. A transaction must be open."""
+    return [
+        row[0]
+        for row in conn.execute(
+            ledger.q(
+                "DELETE FROM {s}.pause WHERE run = %(run)s"
+                " AND (%(causes)s::text[] IS NULL OR cause = ANY(%(causes)s)) RETURNING cause"
+            ),
+            {"run": run, "causes": None if causes is None else [str(cause) for cause in causes]},
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One event as the ledger has it."""
+
+    id: int
+    run: str | None
+    at: datetime
+    name: str
+    caused_by: str
+    detail: Mapping[str, Any]
+
+
+def events(
+    conn: Connection, ledger: Ledger, run: str, *, after: int = 0, limit: int = 1000
+) -> list[EventRecord]:
+    """A run's events after the given id: the newest `limit` of them, oldest first."""
+    with conn.cursor(row_factory=class_row(EventRecord)) as cursor:
+        return cursor.execute(
+            ledger.q(
+                "SELECT * FROM (SELECT * FROM {s}.event WHERE run = %s AND id > %s"
+                " ORDER BY id DESC LIMIT %s) AS newest ORDER BY id"
+            ),
+            [run, after, limit],
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedRow:
+    """One row in quarantine; `message` may quote the row."""
+
+    slice: int
+    key: Key
+    sqlstate: str | None
+    message: str
+    accepted: bool
+    since: datetime
+
+
+def quarantined_rows(
+    conn: Connection, ledger: Ledger, run: str, *, limit: int = 1000
+) -> list[QuarantinedRow]:
+    """A run's quarantine, oldest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            ledger.q(
+                "SELECT slice, key, sqlstate, message, accepted, since FROM {s}.quarantine"
+                " WHERE run = %s ORDER BY since, slice, key LIMIT %s"
+            ),
+            [run, limit],
+        ).fetchall()
+    return [QuarantinedRow(**{**row, "key": tuple(row["key"])}) for row in rows]
+
+
+def open_quarantine(conn: Connection, ledger: Ledger, run: str) -> int:
+    """How many of a run's rows are in quarantine and not accepted."""
+    row = conn.execute(
+        ledger.q("SELECT count(*) FROM {s}.quarantine WHERE run = %s AND NOT accepted"), [run]
+    ).fetchone()
+    return cast("tuple[int]", row)[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker process that reported itself."""
+
+    name: str
+    version: str
+    started_at: datetime
+    seen_seconds_ago: float
+
+
+def workers(conn: Connection, ledger: Ledger, *, within_seconds: float) -> list[WorkerRecord]:
+    """Workers that were seen lately."""
+    with conn.cursor(row_factory=class_row(WorkerRecord)) as cursor:
+        return cursor.execute(
+            ledger.q(
+                "SELECT name, version, started_at,"
+                " extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_seconds_ago"
+                " FROM {s}.worker WHERE seen_at > clock_timestamp() - make_interval(secs => %s)"
+                " ORDER BY name"
+            ),
+            [within_seconds],
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """A run's slices, summed.
+
+    Attributes:
+        held: slices under a lease that has not run out.
+        by_phase: how many slices are in each phase.
+    """
+
+    counts: Counts
+    held: int
+    by_phase: Mapping[str, int]
+
+
+def totals(conn: Connection, ledger: Ledger, run: str) -> Totals:
+    """Sum up a run's slices: reads them all, so once a second or so, not once a batch."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            ledger.q(
+                "SELECT coalesce(sum(paged), 0)::bigint AS paged,"
+                " coalesce(sum(written), 0)::bigint AS written,"
+                " coalesce(sum(unchanged), 0)::bigint AS unchanged,"
+                " coalesce(sum(skipped), 0)::bigint AS skipped,"
+                " coalesce(sum(quarantined), 0)::bigint AS quarantined,"
+                " coalesce(sum(suppressed), 0)::bigint AS suppressed,"
+                " coalesce(sum(gone), 0)::bigint AS gone,"
+                " coalesce(sum(deferred), 0)::bigint AS deferred,"
+                " count(*) FILTER (WHERE lease_until > clock_timestamp()) AS held,"
+                " count(*) FILTER (WHERE phase = 'walk') AS walk,"
+                " count(*) FILTER (WHERE phase = 'sweep') AS sweep,"
+                " count(*) FILTER (WHERE phase = 'verify') AS verify,"
+                " count(*) FILTER (WHERE phase = 'done') AS done"
+                " FROM {s}.slice WHERE run = %s"
+            ),
+            [run],
+        ).fetchone()
+    values = cast("dict[str, int]", row)
+    return Totals(
+        held=values.pop("held"),
+        by_phase={phase: values.pop(phase) for phase in ("walk", "sweep", "verify", "done")},
+        counts=Counts(**values),
+    )

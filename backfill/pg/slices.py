@@ -1,0 +1,410 @@
+"""The ledger's rows for slices: placing, leasing, holding, recording.
+
+Concurrency rules (I1, I3), each tested by killing the process there:
+- A slice is held by whoever raised its epoch last. A batch locks the slice's row under its own
+  epoch first and commits its record under the same lock, so an old holder finds no row and writes
+  nothing.
+- A slice is free when nobody holds it or its lease has run out. Free slices are taken with SKIP
+  LOCKED: a batch that is still open keeps its slice, whatever the lease says, until it ends or its
+  backend is terminated.
+- A slot is filled by one slice at a time (a unique index), so a doubled message does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from backfill.model import Counts, Key, SlicePhase
+from backfill.pg.connect import Connection
+from backfill.pg.keyset import array_literal
+from backfill.pg.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A slice that this process holds under `epoch`; `counts` as of when it was read."""
+
+    run: str
+    number: int
+    after: Key | None
+    upto: Key
+    cursor: Key | None
+    phase: SlicePhase
+    passes: int
+    epoch: int
+    attempts: int
+    counts: Counts
+
+
+_COUNTS = tuple(Counts().as_dict())
+
+
+def _key(value: Sequence[str] | None) -> Key | None:
+    return None if value is None else tuple(value)
+
+
+def _slice(row: Mapping[str, Any]) -> Slice:
+    return Slice(
+        run=row["run"],
+        number=row["number"],
+        after=_key(row["after"]),
+        upto=tuple(row["upto"]),
+        cursor=_key(row["cursor"]),
+        phase=SlicePhase(row["phase"]),
+        passes=row["pass"],
+        epoch=row["epoch"],
+        attempts=row["attempts"],
+        counts=Counts(**{name: row[name] for name in _COUNTS}),
+    )
+
+
+class SlotTakenError(Exception):
+    """Another task fills this slot: the message was doubled. Nothing has been changed."""
+
+
+def claim(
+    conn: Connection,
+    ledger: Ledger,
+    run: str,
+    phase: SlicePhase,
+    *,
+    holder: str,
+    slot: int,
+    lease_seconds: float,
+) -> Slice | None:
+    """Take a free slice of that phase, raising its epoch; None when there is none now.
+
+    Runs as its own statement (autocommit). Dying right after it costs one lease.
+
+    Raises:
+        SlotTakenError: the slot is filled.
+    """
+    try:
+        with conn.cursor(row_factory=dict_row) as cursor:
+            row = cursor.execute(
+                ledger.q(
+                    "UPDATE {s}.slice SET epoch = epoch + 1, holder = %(holder)s, slot = %(slot)s,"
+                    " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
+                    " WHERE (run, number) = (SELECT run, number FROM {s}.slice"
+                    " WHERE run = %(run)s AND phase = %(phase)s"
+                    " AND (holder IS NULL OR lease_until < clock_timestamp())"
+                    " AND not_before <= clock_timestamp()"
+                    " ORDER BY number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) RETURNING *"
+                ),
+                {
+                    "run": run,
+                    "phase": str(phase),
+                    "holder": holder,
+                    "slot": slot,
+                    "lease": lease_seconds,
+                },
+            ).fetchone()
+    except psycopg.errors.UniqueViolation as error:
+        raise SlotTakenError(f"slot {slot} of run {run} is filled") from error
+    return None if row is None else _slice(row)
+
+
+def place(
+    conn: Connection,
+    ledger: Ledger,
+    run: str,
+    *,
+    after: Key | None,
+    upto: Key,
+    is_last: bool,
+    holder: str,
+    slot: int,
+    lease_seconds: float,
+) -> Slice | None:
+    """Move the run's frontier from `after` to `upto` and hold the slice between; compare-and-swap.
+
+    One statement (autocommit): None when another worker was faster, or the run does not work now.
+
+    Raises:
+        SlotTakenError: the slot is filled; the frontier has not moved.
+    """
+    try:
+        with conn.cursor(row_factory=dict_row) as cursor:
+            row = cursor.execute(
+                ledger.q(
+                    "WITH moved AS (UPDATE {s}.run SET frontier = %(upto)s::text[],"
+                    " slices = slices + 1, frontier_done = %(is_last)s"
+                    " WHERE id = %(run)s AND state = 'running' AND NOT frontier_done"
+                    " AND frontier IS NOT DISTINCT FROM %(after)s::text[] RETURNING slices)"
+                    ' INSERT INTO {s}.slice (run, number, "after", upto, epoch, holder, slot,'
+                    " lease_until) SELECT %(run)s, slices, %(after)s::text[], %(upto)s::text[], 1,"
+                    " %(holder)s, %(slot)s,"
+                    " clock_timestamp() + make_interval(secs => %(lease)s) FROM moved RETURNING *"
+                ),
+                {
+                    "run": run,
+                    "after": None if after is None else list(after),
+                    "upto": list(upto),
+                    "is_last": is_last,
+                    "holder": holder,
+                    "slot": slot,
+                    "lease": lease_seconds,
+                },
+            ).fetchone()
+    except psycopg.errors.UniqueViolation as error:
+        raise SlotTakenError(f"slot {slot} of run {run} is filled") from error
+    return None if row is None else _slice(row)
+
+
+def lock(conn: Connection, ledger: Ledger, held: Slice) -> tuple[Slice, str] | None:
+    """Inside a batch's transaction: hold our slice's row until the end of it.
+
+    Returns:
+        The slice as it is now and the run's state; None when the epoch is no longer ours.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            ledger.q(
+                "SELECT s.*, r.state FROM {s}.slice s JOIN {s}.run r ON r.id = s.run"
+                " WHERE s.run = %s AND s.number = %s AND s.epoch = %s FOR NO KEY UPDATE OF s"
+            ),
+            [held.run, held.number, held.epoch],
+        ).fetchone()
+    return None if row is None else (_slice(row), row["state"])
+
+
+def record(
+    conn: Connection,
+    ledger: Ledger,
+    held: Slice,
+    *,
+    cursor: Key | None,
+    added: Counts,
+    phase: SlicePhase,
+    lease_seconds: float,
+) -> Slice:
+    """Inside the batch's transaction, after `lock`: move the cursor, add the counts, renew the lease."""
+    with conn.cursor(row_factory=dict_row) as cur:
+        row = cur.execute(
+            ledger.q(
+                "UPDATE {s}.slice SET cursor = %(cursor)s, phase = %(phase)s, attempts = 0,"
+                " paged = paged + %(paged)s, written = written + %(written)s,"
+                " unchanged = unchanged + %(unchanged)s, skipped = skipped + %(skipped)s,"
+                " quarantined = quarantined + %(quarantined)s,"
+                " suppressed = suppressed + %(suppressed)s, gone = gone + %(gone)s,"
+                " deferred = deferred + %(deferred)s,"
+                " progress_at = CASE WHEN %(progress)s THEN clock_timestamp() ELSE progress_at END,"
+                " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
+                " WHERE run = %(run)s AND number = %(number)s AND epoch = %(epoch)s RETURNING *"
+            ),
+            {
+                **added.as_dict(),
+                "progress": bool(added.settled) or cursor != held.cursor,
+                "run": held.run,
+                "number": held.number,
+                "epoch": held.epoch,
+                "cursor": None if cursor is None else list(cursor),
+                "phase": str(phase),
+                "lease": lease_seconds,
+            },
+        ).fetchone()
+    if row is None:  # the row is locked by this transaction under this epoch
+        raise AssertionError(f"slice {held.number} of {held.run} vanished under its lock")
+    return _slice(row)
+
+
+def release(
+    conn: Connection,
+    ledger: Ledger,
+    held: Slice,
+    *,
+    wait_seconds: float = 0.0,
+    failed: bool = False,
+) -> bool:
+    """Give a slice back; False when it is no longer ours. One statement (autocommit).
+
+    Args:
+        wait_seconds: nobody takes it before that.
+        failed: counts one more failure since the last commit.
+    """
+    return (
+        conn.execute(
+            ledger.q(
+                "UPDATE {s}.slice SET holder = NULL, slot = NULL, lease_until = NULL,"
+                " attempts = attempts + %(failed)s, not_before = CASE WHEN %(wait)s > 0 THEN"
+                " clock_timestamp() + make_interval(secs => %(wait)s) ELSE not_before END"
+                " WHERE run = %(run)s AND number = %(number)s AND epoch = %(epoch)s"
+                " AND holder IS NOT NULL"
+            ),
+            {
+                "run": held.run,
+                "number": held.number,
+                "epoch": held.epoch,
+                "wait": float(wait_seconds),
+                "failed": int(failed),
+            },
+        ).rowcount
+        == 1
+    )
+
+
+def heartbeat(conn: Connection, ledger: Ledger, held: Slice, *, lease_seconds: float) -> bool:
+    """Renew the lease while waiting, outside any transaction; False when it is no longer ours."""
+    return (
+        conn.execute(
+            ledger.q(
+                "UPDATE {s}.slice SET lease_until = clock_timestamp() + make_interval(secs => %s)"
+                " WHERE run = %s AND number = %s AND epoch = %s AND holder IS NOT NULL"
+            ),
+            [lease_seconds, held.run, held.number, held.epoch],
+        ).rowcount
+        == 1
+    )
+
+
+def raise_epochs(conn: Connection, ledger: Ledger, run: str) -> None:
+    """Take every slice of a run from its holder, waiting for the batches in hand.
+
+    Inside a transaction that holds the run's row, so that no slice is placed meanwhile. After it,
+    no batch of this run can commit any more.
+    """
+    conn.execute(
+        ledger.q(
+            "UPDATE {s}.slice SET epoch = epoch + 1, holder = NULL, slot = NULL, lease_until = NULL"
+            " WHERE run = %s AND phase <> 'done'"
+        ),
+        [run],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lapsed:
+    """A slice whose lease had run out, as it was."""
+
+    run: str
+    number: int
+    epoch: int
+    holder: str
+
+
+def free_lapsed(
+    conn: Connection, ledger: Ledger, run: str | None = None
+) -> tuple[list[Lapsed], list[Lapsed]]:
+    """Free slices whose lease has run out, of one run or of all.
+
+    Returns:
+        Those that were freed, and those that a batch still holds open (their rows were skipped).
+    """
+    params = {"run": run}
+    with conn.cursor(row_factory=dict_row) as cursor:
+        freed = cursor.execute(
+            ledger.q(
+                "WITH lapsed AS (SELECT run, number, epoch, holder FROM {s}.slice"
+                " WHERE lease_until < clock_timestamp()"
+                " AND (%(run)s::text IS NULL OR run = %(run)s) FOR NO KEY UPDATE SKIP LOCKED)"
+                " UPDATE {s}.slice AS s SET epoch = s.epoch + 1, holder = NULL, slot = NULL,"
+                " lease_until = NULL FROM lapsed"
+                " WHERE s.run = lapsed.run AND s.number = lapsed.number"
+                " RETURNING lapsed.run, lapsed.number, lapsed.epoch, lapsed.holder"
+            ),
+            params,
+        ).fetchall()
+        stuck = cursor.execute(
+            ledger.q(
+                "SELECT run, number, epoch, holder FROM {s}.slice"
+                " WHERE lease_until < clock_timestamp()"
+                " AND (%(run)s::text IS NULL OR run = %(run)s)"
+            ),
+            params,
+        ).fetchall()
+    return [Lapsed(**row) for row in freed], [Lapsed(**row) for row in stuck]
+
+
+def terminate_backends(conn: Connection, names: Sequence[str], *, busy_seconds: float) -> list[int]:
+    """End the transactions of holders whose lease has run out; returns their process ids.
+
+    Only backends that wait for their client (stopped, or unreachable) or have been at it for longer
+    than any statement may take: one that is just slow keeps its slice by its row lock.
+    """
+    return [
+        row[0]
+        for row in conn.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = ANY(%s)"
+            " AND datname = current_database() AND pid <> pg_backend_pid()"
+            " AND (state LIKE 'idle in transaction%%' OR wait_event_type = 'Client'"
+            " OR xact_start < clock_timestamp() - make_interval(secs => %s))"
+            " AND pg_terminate_backend(pid)",
+            [list(names), busy_seconds],
+        )
+    ]
+
+
+def add_deferred(conn: Connection, ledger: Ledger, held: Slice, keys: Sequence[Key]) -> int:
+    """Inside the batch's transaction: remember keys to be taken again; returns how many are new."""
+    return conn.execute(
+        ledger.q(
+            "INSERT INTO {s}.deferred (run, slice, key) SELECT %s, %s, k::text[]"
+            " FROM unnest(%s::text[]) AS k ON CONFLICT DO NOTHING"
+        ),
+        [held.run, held.number, [array_literal(key) for key in keys]],
+    ).rowcount
+
+
+def deferred_keys(
+    conn: Connection, ledger: Ledger, held: Slice, *, limit: int
+) -> list[tuple[Key, int]]:
+    """The next deferred keys of a slice with how often each was tried, least tried first."""
+    return [
+        (tuple(row[0]), row[1])
+        for row in conn.execute(
+            ledger.q(
+                "SELECT key, tries FROM {s}.deferred WHERE run = %s AND slice = %s"
+                " ORDER BY tries, key LIMIT %s"
+            ),
+            [held.run, held.number, limit],
+        )
+    ]
+
+
+def settle_deferred(
+    conn: Connection, ledger: Ledger, held: Slice, *, settled: Sequence[Key], missed: Sequence[Key]
+) -> None:
+    """Inside the batch's transaction: forget settled keys, count one more try of the missed."""
+    if settled:
+        conn.execute(
+            ledger.q(
+                "DELETE FROM {s}.deferred WHERE run = %s AND slice = %s AND key IN"
+                " (SELECT k::text[] FROM unnest(%s::text[]) AS k)"
+            ),
+            [held.run, held.number, [array_literal(key) for key in settled]],
+        )
+    if missed:
+        conn.execute(
+            ledger.q(
+                "UPDATE {s}.deferred SET tries = tries + 1 WHERE run = %s AND slice = %s"
+                " AND key IN (SELECT k::text[] FROM unnest(%s::text[]) AS k)"
+            ),
+            [held.run, held.number, [array_literal(key) for key in missed]],
+        )
+
+
+def add_quarantined(
+    conn: Connection,
+    ledger: Ledger,
+    held: Slice,
+    rows: Sequence[tuple[Key, str | None, str]],
+) -> None:
+    """Inside the batch's transaction: put rows (key, SQLSTATE, message) into quarantine."""
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            ledger.q(
+                "INSERT INTO {s}.quarantine (run, slice, key, sqlstate, message)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (run, slice, key) DO UPDATE SET"
+                " sqlstate = excluded.sqlstate, message = excluded.message, accepted = false,"
+                " since = clock_timestamp()"
+            ),
+            [
+                (held.run, held.number, list(key), sqlstate, message.replace("\x00", "�"))
+                for key, sqlstate, message in rows
+            ],
+        )

@@ -1,0 +1,71 @@
+"""Python values as PostgreSQL's text, for arrays of a column's type.
+
+Every value goes through psycopg's own dumpers, so whatever psycopg can write, a transform may
+return. Text, cast by the server to the column's type, serves all types alike and lets the server
+judge: what does not fit is a row error, as it would be in plain SQL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg.adapt import PyFormat, Transformer
+
+from backfill.pg.catalog import Column
+from backfill.pg.connect import Connection
+
+
+class UnfitValueError(Exception):
+    """A value that cannot be written into its column; says the column and the value's type."""
+
+
+class ValueTexts:
+    """Turns values into text for one connection."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._transformer = Transformer(conn)
+        self._encoding = conn.info.encoding
+
+    def for_column(self, column: Column) -> Callable[[Any], str | None]:
+        """A function from a value of that column to its text; it raises UnfitValueError."""
+
+        def to_text(value: Any) -> str | None:
+            if value is None:
+                return None
+            if column.is_json and not hasattr(value, "obj"):  # psycopg's Json and Jsonb have one
+                return self._json(column, value)
+            if type(value) is int:
+                return str(value)
+            text = value if type(value) is str else self._dumped(column, value)
+            if "\x00" in text:
+                raise UnfitValueError(
+                    f"column {column.name}: the value contains a NUL character, which PostgreSQL"
+                    " cannot store in text"
+                )
+            return text
+
+        return to_text
+
+    def _json(self, column: Column, value: Any) -> str:
+        try:
+            return json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UnfitValueError(
+                f"column {column.name}: a value of type {type(value).__name__} cannot be written"
+                f" as JSON"
+            ) from error
+
+    def _dumped(self, column: Column, value: Any) -> str:
+        try:
+            data = self._transformer.get_dumper(value, PyFormat.TEXT).dump(value)
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            raise UnfitValueError(
+                f"column {column.name}: a value of type {type(value).__name__} cannot be written"
+                " into PostgreSQL"
+            ) from error
+        if data is None:
+            raise UnfitValueError(f"column {column.name}: {type(value).__name__} has no text")
+        return bytes(data).decode(self._encoding)
