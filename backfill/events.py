@@ -21,7 +21,7 @@
 | slice.freed | its lease had run out | slice, holder, epoch |
 | slice.walked / slice.swept / slice.verified | a phase ended | slice, counts |
 | batch.committed | one transaction (log only) | slice, epoch, counts, seconds, rows_per_second |
-| batch.failed | one transaction was rolled back (log only) | slice, sqlstate, error, kind, attempt |
+| batch.failed | one transaction was rolled back (log only) | slice, epoch, error, attempt |
 | rows.quarantined | rows cannot be processed | slice, rows, sqlstate |
 | rows.released | quarantined rows are taken again | rows |
 | rows.accepted | quarantined rows stay as they are | rows |

@@ -1,0 +1,228 @@
+"""`backfill.enqueue` and `backfill.run`: what the command line does, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from backfill.clock import SystemClock
+from backfill.engine import lifecycle
+from backfill.engine.bench import Bench, Observer, run_info
+from backfill.engine.enqueue import create_run, person
+from backfill.engine.here import Crew
+from backfill.engine.pace import LocalLimiter
+from backfill.errors import RefusedError
+from backfill.job import Job, Options
+from backfill.job.declaration import Declaration, declaration_of
+from backfill.model import PauseCause, RunInfo
+from backfill.pg.ledger import Run, get_run, live_runs, totals, workers
+from backfill.project import Desk, Project, job_class_of
+from backfill.watch.progress import WORKER_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """A run that workers will take up.
+
+    Attributes:
+        sent: False when Redis did not take the messages; workers find the run when it is back.
+        workers: how many were seen in the last seconds.
+    """
+
+    run: Run
+    warnings: tuple[str, ...]
+    sent: bool
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """A run that this process works on, once its crew is started."""
+
+    run: Run
+    desk: Desk
+    warnings: tuple[str, ...]
+    continued: bool
+    crew: Crew
+
+
+def enqueue_in(
+    project: Project,
+    declaration: Declaration,
+    *,
+    params: Mapping[str, object],
+    options: Options | None,
+    by: str,
+) -> Enqueued:
+    """Write a run into the ledger and send its first message.
+
+    Raises:
+        BackfillError: the preflight refuses, or something does not answer.
+    """
+    from backfill.worker.send import send_slots  # Celery takes a while to import
+
+    project.settings.require_redis_url()
+    chosen = options or declaration.options
+    desk = project.open(chosen.database)
+    try:
+        run, found = create_run(
+            desk.conn,
+            desk.ledger,
+            declaration,
+            params=params,
+            options=chosen,
+            executor="celery",
+            by=by,
+            environ=project.environ,
+        )
+        return Enqueued(
+            run=run,
+            warnings=found.warnings,
+            sent=send_slots(project, desk, run),
+            workers=len(workers(desk.conn, desk.ledger, within_seconds=WORKER_SECONDS)),
+        )
+    finally:
+        desk.conn.close()
+
+
+def start_here(
+    project: Project,
+    declaration: Declaration,
+    *,
+    params: Mapping[str, object],
+    options: Options | None,
+    by: str,
+    observer: Observer | None = None,
+) -> Here:
+    """Make a run for this process, or take up the job's own that an earlier process left.
+
+    The caller starts the crew, waits for it, and closes the desk.
+
+    Raises:
+        BackfillError: the preflight refuses, or the job's live run is another's.
+    """
+    chosen = options or declaration.options
+    desk = project.open(chosen.database)
+    try:
+        run = _left_behind(desk, declaration, params, by=by)
+        continued = run is not None
+        warnings: tuple[str, ...] = ()
+        if run is None:
+            run, found = create_run(
+                desk.conn,
+                desk.ledger,
+                declaration,
+                params=params,
+                options=chosen,
+                executor="local",
+                by=by,
+                environ=project.environ,
+            )
+            warnings = found.warnings
+        return Here(
+            run=run,
+            desk=desk,
+            warnings=warnings,
+            continued=continued,
+            crew=_crew(project, desk, run, declaration, observer),
+        )
+    except BaseException:
+        desk.conn.close()
+        raise
+
+
+def _crew(
+    project: Project, desk: Desk, run: Run, declaration: Declaration, observer: Observer | None
+) -> Crew:
+    clock = SystemClock()
+    limiter = LocalLimiter(clock)
+
+    def make(stopping: Callable[[], bool]) -> Bench:
+        return project.bench(
+            desk,
+            run,
+            declaration,
+            clock=clock,
+            limiter=limiter,
+            observer=observer,
+            stopping=stopping,
+        )
+
+    return Crew(make, size=Options.from_json(run.options).concurrency, clock=clock)
+
+
+def _left_behind(
+    desk: Desk, declaration: Declaration, params: Mapping[str, object], *, by: str
+) -> Run | None:
+    """The job's live local run, made to go on; None when there is none."""
+    for run in live_runs(desk.conn, desk.ledger):
+        if run.job != declaration.name:
+            continue
+        values = declaration.params_to_json(declaration.complete_params(params))
+        if run.executor != "local" or dict(run.params) != values:
+            raise RefusedError(
+                f"job {run.job} has a live run already: {run.id} ({run.state}"
+                f"{', on workers' if run.executor != 'local' else ', with other parameters'})",
+                remedy=f"Watch it (backfill watch {run.id}) or end it (backfill cancel {run.id}).",
+            )
+        if run.fingerprint != declaration.fingerprint():
+            raise RefusedError(
+                f"the declaration of job {run.job} differs from the one that {run.id} began with",
+                remedy=f"`backfill resume {run.id} --accept-changes` goes on with the new one,"
+                f" `backfill cancel {run.id}` ends it.",
+            )
+        lifecycle.lift(desk.conn, desk.ledger, run.id, [PauseCause.USER, PauseCause.ERROR], by=by)
+        return get_run(desk.conn, desk.ledger, run.id)
+    return None
+
+
+def enqueue(job: type[Job] | Job, /, *, options: Options | None = None, **params: object) -> str:
+    """Enqueue a run of a job for the workers.
+
+    Args:
+        options: in place of the job's own.
+        params: values of the declared parameters.
+
+    Returns:
+        The run's id, such as `fill_departure-7f3k2`.
+
+    Raises:
+        BackfillError: see errors.py; nothing has been enqueued.
+    """
+    return enqueue_in(
+        Project.find(),
+        declaration_of(job_class_of(job)),
+        params=params,
+        options=options,
+        by=person(),
+    ).run.id
+
+
+def run(job: type[Job] | Job, /, *, options: Options | None = None, **params: object) -> RunInfo:
+    """Run a job in this process, to its end or until it pauses; no Redis, no worker.
+
+    Returns:
+        The run as it is then: look at its `state`.
+
+    Raises:
+        BackfillError: see errors.py.
+    """
+    here = start_here(
+        Project.find(),
+        declaration_of(job_class_of(job)),
+        params=params,
+        options=options,
+        by=person(),
+    )
+    try:
+        here.crew.start()
+        try:
+            here.crew.join()
+        except BaseException:
+            here.crew.stop()
+            here.crew.join()
+            raise
+        record = get_run(here.desk.conn, here.desk.ledger, here.run.id)
+        return run_info(record, counts=totals(here.desk.conn, here.desk.ledger, record.id).counts)
+    finally:
+        here.desk.conn.close()

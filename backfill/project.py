@@ -1,0 +1,175 @@
+"""A project, opened: its settings, its jobs, its databases with their ledgers.
+
+What the command line, the workers and the public functions share; each makes its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from backfill.checkpoint import Checkpoint
+from backfill.clock import Clock
+from backfill.engine.bench import Bench, Observer, make_bench
+from backfill.engine.pace import Limiter, Pace
+from backfill.errors import UsageError
+from backfill.job import Job, Options
+from backfill.job.declaration import Declaration, declaration_of
+from backfill.job.registry import Registry
+from backfill.job.registry import load as load_jobs
+from backfill.pg.connect import Connection, connect
+from backfill.pg.ledger import Ledger, Run, find_run, open_ledger
+from backfill.rate import Rate
+from backfill.settings import Settings, find_project, read_environment
+from backfill.settings import load as load_settings
+from backfill.watch.progress import Progress
+from backfill.watch.progress import read as read_progress
+from backfill.window import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A database and its ledger, with an open connection that the holder closes."""
+
+    database: str
+    url: str
+    conn: Connection
+    ledger: Ledger
+
+    def connect(self) -> Connection:
+        """A further connection to the same database."""
+        return connect(self.url)
+
+
+class Project:
+    """The project that commands and workers act in.
+
+    Args:
+        settings: as read at the edge.
+        environ: the process's environment with the project's `.env` below it.
+    """
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.environ = environ
+
+    @classmethod
+    def find(cls, explicit: Path | None = None) -> Project:
+        """The project around the current folder, or the one named.
+
+        Raises:
+            ProjectError: its settings cannot be used.
+        """
+        root = find_project(explicit=explicit)
+        return cls(load_settings(root, os.environ), read_environment(root, os.environ))
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The project's jobs; imports their modules when first asked for.
+
+        Raises:
+            ProjectError: the setup hook fails.
+        """
+        return load_jobs(
+            self.settings.jobs, project=self.settings.project, setup=self.settings.setup
+        )
+
+    def declaration(self, job: str) -> Declaration:
+        """A job by its name.
+
+        Raises:
+            UsageError, ProjectError: there is none, or its module is broken.
+        """
+        return declaration_of(self.registry.find(job))
+
+    def open(self, database: str = "default") -> Desk:
+        """Connect to a database and find its ledger.
+
+        Raises:
+            UsageError: the project has no database of that name.
+            UnreachableError: it does not answer.
+            LedgerError: the ledger is not installed, or of another version.
+        """
+        url = self.settings.database(database).url
+        conn = connect(url)
+        try:
+            ledger = open_ledger(conn, schema=self.settings.schema)
+        except BaseException:
+            conn.close()
+            raise
+        return Desk(database=database, url=url, conn=conn, ledger=ledger)
+
+    def desk_of(self, text: str | None) -> tuple[Desk, Run]:
+        """The run that a user means, looked for in every database of the project.
+
+        Raises:
+            UsageError: no run fits in any of them, or more than one.
+        """
+        first: UsageError | None = None
+        for name in self.settings.databases:
+            desk = self.open(name)
+            try:
+                return desk, find_run(desk.conn, desk.ledger, text)
+            except UsageError as error:
+                first = first or error
+                desk.conn.close()
+        raise first or UsageError(
+            "the project names no database",
+            remedy="Set BACKFILL_DATABASE_URL, or name databases in backfill.toml.",
+        )
+
+    def checkpoint(self, ledger: Ledger) -> Checkpoint | None:
+        """The ledger's checkpoint; None when the project names no Redis."""
+        url = self.settings.redis_url
+        return None if url is None else Checkpoint(url, ledger.id)
+
+    def progress(self, desk: Desk, run_id: str, *, checkpoint: Checkpoint | None) -> Progress:
+        """A run's progress now.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+        return read_progress(desk.conn, desk.ledger, run_id, checkpoint=checkpoint)
+
+    def bench(
+        self,
+        desk: Desk,
+        run: Run,
+        declaration: Declaration,
+        *,
+        clock: Clock,
+        limiter: Limiter,
+        observer: Observer | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Bench:
+        """A workbench for a run, with the pace that its options ask for.
+
+        Raises:
+            BackfillError: a table is gone, the database does not answer, a secret is missing.
+        """
+        options = Options.from_json(run.options)
+        return make_bench(
+            desk.connect,
+            desk.ledger,
+            run,
+            declaration,
+            settings=self.settings.engine,
+            clock=clock,
+            pace=Pace(
+                clock,
+                rate=None if options.rate is None else Rate.parse(options.rate),
+                limiter=limiter,
+                window=None if options.window is None else Window.parse(options.window),
+            ),
+            observer=observer,
+            environ=self.environ,
+            stopping=stopping,
+        )
+
+
+def job_class_of(job: type[Job] | Job) -> type[Job]:
+    """A job's class, from the class itself or an instance."""
+    return job if isinstance(job, type) else type(job)

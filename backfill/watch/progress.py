@@ -1,0 +1,189 @@
+"""A run's progress, for whoever shows it: from the checkpoint, else from the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from backfill.checkpoint import Checkpoint
+from backfill.job import Options
+from backfill.model import Counts, RunState
+from backfill.pg.connect import Connection
+from backfill.pg.ledger import Ledger, Pause, Run, get_run, pauses, totals, workers
+
+#: A worker that was not seen for so long is not counted.
+WORKER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is known of a run now.
+
+    Attributes:
+        rows_per_second: keys settled per second, decayed; None when it is not known.
+        held: slices that somebody works on.
+        source: where the counts come from.
+    """
+
+    run: Run
+    counts: Counts
+    by_phase: Mapping[str, int]
+    held: int
+    rows_per_second: float | None
+    pauses: list[Pause]
+    workers: int
+    source: Literal["checkpoint", "ledger"]
+
+    @property
+    def label(self) -> str:
+        """What the run fills: `flights.departs_at`, `flights → flight_times`."""
+        return label(self.run)
+
+    @property
+    def total_rows(self) -> int | None:
+        """Keys that are ours: counted when the run began, or estimated; never less than paged."""
+        total = self.run.total_rows
+        if self.run.run_state is RunState.SUCCEEDED:
+            return self.counts.paged
+        return None if total is None else max(total, self.counts.paged)
+
+    @property
+    def share(self) -> float | None:
+        """0 to 1; None while no total is known. Short of 1 until the run has succeeded."""
+        if self.run.run_state is RunState.SUCCEEDED:
+            return 1.0
+        if self.total_rows is None:
+            return None
+        if self.total_rows == 0:
+            return 0.0
+        return min(0.999, self.counts.settled / self.total_rows)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to the end at the present rate; None when it is not known."""
+        if (
+            not self.rows_per_second
+            or self.total_rows is None
+            or not self.run.run_state.is_working
+            or self.rows_per_second < 0.01
+        ):
+            return None
+        return (self.total_rows - self.counts.settled) / self.rows_per_second
+
+    @property
+    def limited_by(self) -> str:
+        """What limits the run now, in words."""
+        state = self.run.run_state
+        if not state.is_live:
+            return ""
+        if self.pauses:
+            return "; ".join(f"{pause.cause}: {pause.reason}" for pause in self.pauses)
+        if self.run.executor == "celery" and not self.workers:
+            return "no worker is running: start one with `backfill worker`"
+        if state is RunState.QUEUED and self.run.barrier:
+            return "older transactions that still write to the source"
+        options = Options.from_json(self.run.options)
+        if options.rate is not None:
+            return f"its rate of {options.rate}"
+        return f"its concurrency of {options.concurrency}"
+
+    def line(self) -> str:
+        """`flights.departs_at 41 % 137,800/336,776, 21,400 rows/s`."""
+        share = "" if self.share is None else f" {int(self.share * 100)} %"
+        of = "" if self.total_rows is None else f"/{self.total_rows:,}"
+        rate = "" if self.rows_per_second is None else f", {self.rows_per_second:,.0f} rows/s"
+        return f"{self.label}{share} {self.counts.settled:,}{of}{rate}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Stable: names are added, never changed. Times in UTC, ISO 8601; durations in seconds."""
+        run = self.run
+        return {
+            "run": run.id,
+            "job": run.job,
+            "label": self.label,
+            "state": run.state,
+            "executor": run.executor,
+            "requested_by": run.requested_by,
+            "params": dict(run.params),
+            "options": dict(run.options),
+            "total_rows": self.total_rows,
+            "total_is_exact": run.total_is_exact,
+            "share": self.share,
+            "counts": self.counts.as_dict(),
+            "slices": dict(self.by_phase),
+            "held": self.held,
+            "rows_per_second": self.rows_per_second,
+            "eta_seconds": self.eta_seconds,
+            "limited_by": self.limited_by,
+            "pauses": [
+                {
+                    "cause": pause.cause,
+                    "reason": pause.reason,
+                    "ends": pause.ends,
+                    "caused_by": pause.caused_by,
+                    "since": _utc(pause.since),
+                }
+                for pause in self.pauses
+            ],
+            "workers": self.workers,
+            "failure": run.failure,
+            "created_at": _utc(run.created_at),
+            "started_at": _utc(run.started_at),
+            "finished_at": _utc(run.finished_at),
+            "source": self.source,
+        }
+
+
+def _utc(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat()
+
+
+def label(run: Run) -> str:
+    """What a run fills: table and columns, or source and target."""
+    name = str(run.source["name"])
+    target = run.declaration["target"]
+    if target["kind"] == "insert":
+        return f"{name} → {target['table']}"
+    if target["kind"] == "delete":
+        return f"{name} (delete)"
+    columns = target["columns"] or list(run.declaration["transform"]["sql"] or ())
+    return f"{name}.{','.join(columns)}"
+
+
+def read(
+    conn: Connection, ledger: Ledger, run_id: str, *, checkpoint: Checkpoint | None
+) -> Progress:
+    """A run's progress now.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    run = get_run(conn, ledger, run_id)
+    total = totals(conn, ledger, run_id)
+    snapshot = None if checkpoint is None else checkpoint.read(run_id)
+    if snapshot is not None and run.finished_at is not None:
+        snapshot = None  # what has ended is read from the ledger alone
+    seconds = _seconds(run)
+    return Progress(
+        run=run,
+        counts=total.counts if snapshot is None else snapshot.counts,
+        by_phase=total.by_phase,
+        held=total.held,
+        rows_per_second=(
+            snapshot.rows_per_second
+            if snapshot is not None
+            else (total.counts.settled / seconds if seconds else None)
+        ),
+        pauses=pauses(conn, ledger, run_id),
+        workers=len(workers(conn, ledger, within_seconds=WORKER_SECONDS)),
+        source="ledger" if snapshot is None else "checkpoint",
+    )
+
+
+def _seconds(run: Run) -> float | None:
+    if run.started_at is None:
+        return None
+    end = run.finished_at or datetime.now(UTC)
+    return max(0.001, (end - run.started_at).total_seconds())

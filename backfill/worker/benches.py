@@ -1,0 +1,151 @@
+"""The workbenches of one worker process, kept between the tasks of a run."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+
+from backfill.clock import SystemClock
+from backfill.engine import lifecycle
+from backfill.engine.bench import Bench
+from backfill.errors import BackfillError, RefusedError, UnreachableError
+from backfill.model import PauseCause
+from backfill.pg.ledger import get_run
+from backfill.project import Desk, Project
+from backfill.worker import stopping
+from backfill.worker.observer import CheckpointObserver, RunLimiter
+
+log = structlog.get_logger("backfill")
+
+#: So many are kept in a process; the least recently used goes first.
+MOST_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A workbench with what belongs to it."""
+
+    desk: Desk
+    bench: Bench
+    observer: CheckpointObserver
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.observer.close()
+        self.bench.job.teardown()
+        self.bench.conn.close()
+        self.desk.conn.close()
+
+
+class PausedError(RefusedError):
+    """This worker cannot work on the run, which has been paused for that; the message says why."""
+
+
+class Benches:
+    """See the module. Used by one thread."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+
+    def forget(self) -> None:
+        """After a fork: the parent's connections are not ours (shared ones gave wrong answers)."""
+        self._kept.clear()
+
+    def drop(self, run: str) -> None:
+        """Close a run's workbench; the next task makes a new one."""
+        kept = self._kept.pop(run, None)
+        if kept is None:
+            return
+        try:
+            kept.close()
+        except psycopg.Error:
+            log.debug("connection.lost", run=run)
+
+    def get(self, run: str, *, database: str, ledger: str) -> Kept:
+        """The run's workbench: the kept one if the run is as it was, else a new one.
+
+        Raises:
+            RefusedError: the message is not for this ledger, or the run has ended.
+            PausedError: the job has changed, or cannot be worked on; the run is paused for it.
+            UnreachableError: the database does not answer.
+        """
+        kept = self._kept.get(run)
+        if kept is not None and self._is_current(kept):
+            self._kept.move_to_end(run)
+            return kept
+        self.drop(run)
+        desk = self._project.open(database)
+        try:
+            kept = self._make(desk, run, ledger=ledger)
+        except BaseException:
+            desk.conn.close()
+            raise
+        self._kept[run] = kept
+        while len(self._kept) > MOST_KEPT:
+            self.drop(next(iter(self._kept)))
+        return kept
+
+    @staticmethod
+    def _is_current(kept: Kept) -> bool:
+        bench = kept.bench
+        if bench.conn.closed:
+            return False
+        found = get_run(bench.conn, bench.ledger, bench.run.id)
+        return (found.fingerprint, found.options) == (bench.run.fingerprint, bench.run.options)
+
+    def _make(self, desk: Desk, run: str, *, ledger: str) -> Kept:
+        if desk.ledger.id != ledger:
+            raise RefusedError(
+                f"the message is for ledger {ledger}, this worker's is {desk.ledger.id}"
+            )
+        record = get_run(desk.conn, desk.ledger, run)
+        if not record.run_state.is_live:
+            raise RefusedError(f"the run is {record.state}")
+        try:
+            declaration = self._project.declaration(record.job)
+            if declaration.fingerprint() == record.fingerprint:
+                checkpoint = self._project.checkpoint(desk.ledger)
+                observer = CheckpointObserver(checkpoint)
+                clock = SystemClock()
+                slots = int(record.options.get("concurrency", 1))
+                return Kept(
+                    desk=desk,
+                    observer=observer,
+                    bench=self._project.bench(
+                        desk,
+                        record,
+                        declaration,
+                        clock=clock,
+                        limiter=RunLimiter(checkpoint, run, clock, slots=slots),
+                        observer=observer,
+                        stopping=stopping.is_requested,
+                    ),
+                )
+        except UnreachableError:
+            raise
+        except BackfillError as error:
+            raise _pause(
+                desk,
+                run,
+                PauseCause.ERROR,
+                reason=f"a worker cannot work on it: {error.message}",
+                ends=f"{error.remedy or 'mend it'}; then `backfill resume {run}`",
+            ) from error
+        raise _pause(
+            desk,
+            run,
+            PauseCause.CHANGED_JOB,
+            reason=f"the declaration of job {record.job} differs from the one that the run began"
+            " with",
+            ends=f"deploy the old one and `backfill resume {run}`, or"
+            f" `backfill resume {run} --accept-changes`",
+        )
+
+
+def _pause(desk: Desk, run: str, cause: PauseCause, *, reason: str, ends: str) -> PausedError:
+    lifecycle.pause(desk.conn, desk.ledger, run, cause, reason=reason, ends=ends, by="worker")
+    return PausedError(f"paused: {reason}")

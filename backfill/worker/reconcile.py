@@ -1,0 +1,261 @@
+"""Compares what should run with what does: a timer in every worker, under a lease in the ledger.
+
+Every period each worker says in the ledger that it lives. Whoever holds the reconciler's lease then
+- frees slices whose lease has run out, and ends the backend of a holder that is lost in a batch,
+- opens the windows that have opened,
+- sends the messages of slots that nobody fills though there is work.
+
+Nothing here is needed for the data to be right (I3): two reconcilers at once send messages twice,
+and doubled messages find their slot taken. Dying anywhere in here costs one lease. It does not
+depend on Redis delivering anything again by itself, which can take minutes.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+import backfill
+from backfill.engine import lifecycle
+from backfill.errors import BackfillError
+from backfill.events import Event
+from backfill.job import Options
+from backfill.model import PauseCause, RunState
+from backfill.pg import slices
+from backfill.pg.connect import Connection, application_name
+from backfill.pg.ledger import Ledger, Run, add_event, live_runs, pauses
+from backfill.project import Desk, Project
+from backfill.window import Window
+from backfill.worker.send import send_slot, slots_of
+
+log = structlog.get_logger("backfill")
+
+#: A message that was sent so long ago and fills no slot is taken for lost, if the queue is empty.
+LOST_SECONDS = 3.0
+#: The same while messages still wait in the queue: it may be among them.
+LATE_SECONDS = 60.0
+#: A lost holder's statement may run for its statement_timeout; then its backend is ended.
+SPARE_SECONDS = 5.0
+#: A worker that stopped without a word is forgotten after this time.
+FORGET_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one round did."""
+
+    is_leader: bool = False
+    freed: int = 0
+    sent: int = 0
+
+
+class Reconciler:
+    """The reconciler of one worker.
+
+    Args:
+        name: the worker's name, as others see it.
+    """
+
+    def __init__(self, project: Project, app: Celery, *, name: str) -> None:
+        self._project = project
+        self._app = app
+        self._name = name
+        self._desks: dict[str, Desk] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="backfill-reconcile", daemon=True)
+
+    def start(self) -> None:
+        """Start the timer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the timer, and say that this worker has gone."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for database in self._project.settings.databases:
+                try:
+                    self.round(database)
+                except (psycopg.Error, BackfillError, OperationalError, OSError) as error:
+                    log.warning("reconcile.failed", database=database, error=type(error).__name__)
+                    self._close(database)
+            self._stop.wait(self._project.settings.engine.reconcile_seconds)
+        for database in list(self._desks):
+            try:
+                desk = self._desks[database]
+                desk.conn.execute(
+                    desk.ledger.q("DELETE FROM {s}.worker WHERE name = %s"), [self._name]
+                )
+            except psycopg.Error:
+                log.debug("database.unreachable", database=database)
+            self._close(database)
+
+    def _close(self, database: str) -> None:
+        desk = self._desks.pop(database, None)
+        if desk is not None:
+            desk.conn.close()
+
+    def round(self, database: str) -> Round:
+        """One round for one database.
+
+        Raises:
+            BackfillError, psycopg.Error: the database is away; the next round tries again.
+        """
+        desk = self._desks.get(database)
+        if desk is None:
+            desk = self._desks[database] = self._project.open(database)
+        conn, ledger = desk.conn, desk.ledger
+        self._report_alive(conn, ledger)
+        if not self._lead(conn, ledger):
+            return Round()
+        freed = self._free(conn, ledger)
+        sent = sum(self._reconcile(desk, run) for run in live_runs(conn, ledger))
+        return Round(is_leader=True, freed=freed, sent=sent)
+
+    def _report_alive(self, conn: Connection, ledger: Ledger) -> None:
+        conn.execute(
+            ledger.q(
+                "INSERT INTO {s}.worker (name, version, seen_at)"
+                " VALUES (%s, %s, clock_timestamp())"
+                " ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"
+            ),
+            [self._name, backfill.__version__],
+        )
+
+    def _lead(self, conn: Connection, ledger: Ledger) -> bool:
+        period = self._project.settings.engine.reconcile_seconds
+        return (
+            conn.execute(
+                ledger.q(
+                    "UPDATE {s}.ledger SET reconciler = %(me)s,"
+                    " reconciler_until = clock_timestamp() + make_interval(secs => %(lease)s)"
+                    " WHERE reconciler = %(me)s OR reconciler_until < clock_timestamp()"
+                ),
+                {"me": self._name, "lease": 2 * period},
+            ).rowcount
+            == 1
+        )
+
+    def _free(self, conn: Connection, ledger: Ledger) -> int:
+        conn.execute(
+            ledger.q(
+                "DELETE FROM {s}.worker"
+                " WHERE seen_at < clock_timestamp() - make_interval(secs => %s)"
+            ),
+            [FORGET_SECONDS],
+        )
+        freed, stuck = slices.free_lapsed(conn, ledger)
+        for lapsed in freed:
+            log.warning(
+                Event.SLICE_FREED, run=lapsed.run, slice=lapsed.number, holder=lapsed.holder
+            )
+            add_event(
+                conn,
+                ledger,
+                Event.SLICE_FREED,
+                run=lapsed.run,
+                caused_by=self._name,
+                slice=lapsed.number,
+                holder=lapsed.holder,
+                epoch=lapsed.epoch,
+            )
+        if stuck:
+            pids = slices.terminate_backends(
+                conn,
+                [application_name(held.run, held.number, held.epoch) for held in stuck],
+                busy_seconds=self._longest_statement(conn, ledger),
+            )
+            for pid in pids:
+                log.warning(Event.BACKEND_TERMINATED, pid=pid)
+                add_event(
+                    conn,
+                    ledger,
+                    Event.BACKEND_TERMINATED,
+                    run=stuck[0].run if len(stuck) == 1 else None,
+                    caused_by=self._name,
+                    pid=pid,
+                )
+        return len(freed)
+
+    def _longest_statement(self, conn: Connection, ledger: Ledger) -> float:
+        longest = max(
+            (
+                Options.from_json(run.options).statement_timeout_seconds
+                for run in live_runs(conn, ledger)
+            ),
+            default=0.0,
+        )
+        return longest + SPARE_SECONDS
+
+    def _reconcile(self, desk: Desk, run: Run) -> int:
+        if run.executor != "celery":
+            return 0
+        if run.run_state is RunState.PAUSED:
+            self._open_window(desk, run)
+            return 0
+        if run.run_state is not RunState.QUEUED and not self._has_work(desk, run):
+            return 0
+        waiting = self._messages_waiting()
+        return sum(
+            send_slot(self._app, desk.conn, desk.ledger, run, slot, database=desk.database)
+            for slot in self._empty_slots(desk, run, LOST_SECONDS if waiting == 0 else LATE_SECONDS)
+        )
+
+    def _open_window(self, desk: Desk, run: Run) -> None:
+        causes = {pause.cause for pause in pauses(desk.conn, desk.ledger, run.id)}
+        window = Options.from_json(run.options).window
+        if PauseCause.WINDOW not in causes:
+            return
+        row = desk.conn.execute("SELECT clock_timestamp()").fetchone()
+        if window is None or (row is not None and Window.parse(window).is_open(row[0])):
+            lifecycle.lift(
+                desk.conn, desk.ledger, run.id, [PauseCause.WINDOW], by="the window opened"
+            )
+
+    def _has_work(self, desk: Desk, run: Run) -> bool:
+        """A free slice, room at the frontier, or nobody left to move the run on."""
+        if run.run_state is RunState.RUNNING and not run.frontier_done:
+            return True
+        phase = {"running": "walk", "sweeping": "sweep", "verifying": "verify"}[run.state]
+        row = desk.conn.execute(
+            desk.ledger.q(
+                "SELECT count(*) FILTER (WHERE holder IS NULL AND phase = %(phase)s"
+                " AND not_before <= clock_timestamp()),"
+                " count(*) FILTER (WHERE holder IS NOT NULL),"
+                " count(*) FILTER (WHERE phase = %(phase)s)"
+                " FROM {s}.slice WHERE run = %(run)s AND phase <> 'done'"
+            ),
+            {"run": run.id, "phase": phase},
+        ).fetchone()
+        free, held, in_phase = row or (0, 0, 0)
+        return bool(free or (not held and not in_phase))
+
+    def _empty_slots(self, desk: Desk, run: Run, patience: float) -> list[int]:
+        """Slots that nobody fills, and whose last message must be lost by now."""
+        busy = {
+            row[0]
+            for row in desk.conn.execute(
+                desk.ledger.q(
+                    "SELECT slot FROM {s}.slice WHERE run = %(run)s AND slot IS NOT NULL"
+                    " UNION SELECT slot FROM {s}.slot WHERE run = %(run)s"
+                    " AND sent_at > clock_timestamp() - make_interval(secs => %(patience)s)"
+                ),
+                {"run": run.id, "patience": patience},
+            )
+        }
+        return [slot for slot in slots_of(run) if slot not in busy]
+
+    def _messages_waiting(self) -> int:
+        """Messages in our queue; 0 when the broker cannot say."""
+        with self._app.connection_for_write() as connection:
+            queue = connection.default_channel.queue_declare(
+                self._project.settings.queue, passive=False, durable=True
+            )
+            return int(queue.message_count)

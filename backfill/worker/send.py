@@ -1,0 +1,68 @@
+"""Sending the messages of a run's slots. The reconciler sends again what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from backfill.job import Options
+from backfill.pg.connect import Connection
+from backfill.pg.ledger import Ledger, Run
+from backfill.project import Desk, Project
+
+log = structlog.get_logger("backfill")
+
+WORK = "backfill.work"
+
+
+def send_slot(
+    app: Celery, conn: Connection, ledger: Ledger, run: Run, slot: int, *, database: str
+) -> bool:
+    """Send one slot's message and note when; False when the broker does not take it.
+
+    The note comes first: if we die between, the reconciler sends it a little later.
+    """
+    conn.execute(
+        ledger.q(
+            "INSERT INTO {s}.slot (run, slot, sent_at) VALUES (%s, %s, clock_timestamp())"
+            " ON CONFLICT (run, slot) DO UPDATE SET sent_at = excluded.sent_at"
+        ),
+        [run.id, slot],
+    )
+    try:
+        app.send_task(
+            WORK,
+            kwargs={
+                "job": run.job,
+                "run": run.id,
+                "slot": slot,
+                "database": database,
+                "ledger": ledger.id,
+            },
+            retry=False,
+            ignore_result=True,
+        )
+    except (OperationalError, OSError) as error:
+        log.warning("message.unsent", run=run.id, slot=slot, error=type(error).__name__)
+        return False
+    return True
+
+
+def slots_of(run: Run) -> Sequence[int]:
+    """The slots of a run: one while it has not begun, so that one worker reads the horizon."""
+    return range(Options.from_json(run.options).concurrency if run.began else 1)
+
+
+def send_slots(project: Project, desk: Desk, run: Run) -> bool:
+    """Send the messages of all of a run's slots; False when Redis is away."""
+    from backfill.worker.app import make_app
+
+    app = make_app(project)
+    sent = [
+        send_slot(app, desk.conn, desk.ledger, run, slot, database=desk.database)
+        for slot in slots_of(run)
+    ]
+    return all(sent)
