@@ -92,7 +92,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             page = (walk_page if now.phase is SlicePhase.WALK else sweep_page)(bench, now, rows)
             step.rows = len(page.keys)
             outcomes = _transform(bench, page, started)
-            page = page.cut(bench, now, len(outcomes)) if outcomes is not None else page
+            page = page.cut(now, len(outcomes)) if outcomes is not None else page
             step.begin("write")
             written, refusals = _write(bench, page, outcomes)
             step.begin("record")
@@ -255,9 +255,4 @@ def _interruption(
         case FaultKind.TIMEOUT:
             return RetriableError(fault, timed_out=True)
         case _:
-            # the message of a data error quotes the row
-            quotes = fault.sqlstate is not None and fault.sqlstate[:2] in {"22", "23"}
-            reason = f"{fault.summary} in the step {step.name}"
-            return StopError(
-                reason if quotes else f"{reason}: {fault.message}", summary=fault.summary
-            )
+            return StopError(f"in the step {step.name}: {fault.told}", summary=fault.summary)

@@ -1,4 +1,4 @@
-"""The beginning of a run: its horizon, the older writers, a total. Nothing scans the table (DESIGN 4).
+"""The beginning of a run: its horizon, the older writers, a total. Nothing scans the table.
 
 Rows with a key up to the horizon that a transaction wrote before the run began may become visible
 behind a cursor. So the run waits for the transactions that held a write lock on the source when
@@ -11,11 +11,12 @@ import psycopg
 from psycopg import sql
 
 from backfill.engine import lifecycle
-from backfill.engine.bench import Bench
+from backfill.engine.bench import Bench, call_hook, run_info
 from backfill.events import Event
 from backfill.model import PauseCause, RunState
+from backfill.pg.changes import set_state
 from backfill.pg.connect import READ_LIMITS, Limits, transaction
-from backfill.pg.ledger import Run, add_event, get_run, set_state
+from backfill.pg.ledger import Run, add_event, get_run
 
 #: Up to so many estimated rows the total is counted, under COUNT_LIMITS.
 COUNTED_ROWS = 2_000_000
@@ -29,8 +30,10 @@ _WRITERS = """
 SELECT l.virtualtransaction, l.pid FROM pg_locks l
  WHERE l.locktype = 'relation' AND l.granted
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND l.relation IN (SELECT %(oid)s::oid UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = %(oid)s::oid)
-   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+   AND l.relation IN (SELECT %(oid)s::oid UNION
+                      SELECT inhrelid FROM pg_inherits WHERE inhparent = %(oid)s::oid)
+   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                  'AccessExclusiveLock')
    AND l.pid IS DISTINCT FROM pg_backend_pid()
 """
 
@@ -39,6 +42,9 @@ def begin(bench: Bench) -> Run:
     """Take a queued run a step further; it is `running` when no older writer is left.
 
     Several workers may do this at once: each step is a compare-and-set under the run's lock.
+
+    Raises:
+        StopError: the job's `before_run` raised.
     """
     run = get_run(bench.conn, bench.ledger, bench.run.id)
     if run.run_state is not RunState.QUEUED:
@@ -156,6 +162,7 @@ def _start(bench: Bench, waiting: list[tuple[str, int | None]]) -> None:
                 [bench.run.id],
             )
         return
+    call_hook(bench, "before_run", lambda: bench.job.before_run(run_info(bench.run)))
     with transaction(bench.conn):
         run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
         if run.run_state is not RunState.QUEUED:

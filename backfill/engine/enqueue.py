@@ -15,8 +15,9 @@ from backfill.errors import RefusedError
 from backfill.events import Event
 from backfill.job import Options
 from backfill.job.declaration import Declaration, bind
+from backfill.pg.changes import claim_writes, insert_run
 from backfill.pg.connect import Connection, transaction
-from backfill.pg.ledger import Ledger, Run, add_event, claim_writes, get_run, insert_run
+from backfill.pg.ledger import Ledger, Run, add_event, get_run
 
 #: Letters and digits that are not mistaken for each other when read aloud.
 _ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
@@ -51,7 +52,7 @@ def create_run(
     """Check the job against the database and write a queued run.
 
     Raises:
-        BackfillError: the preflight refuses, a parameter is wrong, or another live run is in the way.
+        BackfillError: the preflight refuses, a parameter is wrong, another live run is in the way.
     """
     values = declaration.complete_params(params)
     job = bind(declaration.job_class, params, environ=environ)

@@ -45,7 +45,7 @@ class OutageError(Interruption):
 
 
 class StopError(Interruption):
-    """Nobody's row: permissions, a missing column, no space, a job that returns what it must not."""
+    """Nobody's row: permissions, a missing column, no space, a job that returns a wrong thing."""
 
     def __init__(self, reason: str, *, summary: str) -> None:
         super().__init__(reason)

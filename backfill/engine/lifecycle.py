@@ -8,24 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from backfill.errors import RefusedError
 from backfill.events import Event
 from backfill.model import PauseCause, RunState
 from backfill.pg import slices
+from backfill.pg.changes import claim_writes, delete_pauses, insert_pause, release_writes, set_state
 from backfill.pg.connect import Connection, transaction
 from backfill.pg.ledger import (
     Ledger,
     Run,
     add_event,
-    claim_writes,
-    delete_pauses,
     get_run,
-    insert_pause,
     open_quarantine,
-    release_writes,
-    set_state,
     totals,
 )
 
@@ -85,6 +82,14 @@ def lift(
 def _go_on(conn: Connection, ledger: Ledger, run: Run) -> None:
     left = conn.execute(ledger.q("SELECT FROM {s}.pause WHERE run = %s"), [run.id]).rowcount
     if run.run_state is RunState.PAUSED and not left:
+        # nobody is stuck for having been paused
+        conn.execute(
+            ledger.q(
+                "UPDATE {s}.slice SET progress_at = clock_timestamp()"
+                " WHERE run = %s AND phase = 'sweep'"
+            ),
+            [run.id],
+        )
         set_state(conn, ledger, run, RunState.RUNNING if run.began else RunState.QUEUED)
 
 
@@ -239,13 +244,20 @@ def retry(
             )
         conn.execute(
             ledger.q(
+                # pass 1, not 0: the quarantined keys of a slice walked again stay left out
                 "UPDATE {s}.slice SET attempts = 0, not_before = '-infinity',"
-                " progress_at = clock_timestamp() WHERE run = %s"
+                " pass = least(pass, 1), progress_at = clock_timestamp() WHERE run = %s"
             ),
             [run_id],
         )
         state = RunState.RUNNING if run.began else RunState.QUEUED
-        set_state(conn, ledger, run, state, failure=None, finished_at=None, passes=0)
+        try:
+            set_state(conn, ledger, run, state, failure=None, finished_at=None, passes=0)
+        except psycopg.errors.UniqueViolation as error:
+            raise RefusedError(
+                f"job {run.job} has another live run already",
+                remedy=f"Wait for it, or end it: see `backfill status {run.job}`.",
+            ) from error
         claim_writes(conn, ledger, run_id, relation, columns)
         add_event(conn, ledger, Event.RUN_RETRIED, run=run_id, caused_by=by)
 
@@ -277,7 +289,7 @@ def release_quarantine(conn: Connection, ledger: Ledger, run_id: str, *, by: str
             ),
             {"run": run_id},
         ).fetchall()
-        released = sum(row[0] for row in rows)
+        released: int = sum(row[0] for row in rows)
         delete_pauses(conn, ledger, run_id, [PauseCause.QUARANTINE])
         _go_on(conn, ledger, run)
         add_event(conn, ledger, Event.ROWS_RELEASED, run=run_id, caused_by=by, rows=released)

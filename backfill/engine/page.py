@@ -14,7 +14,7 @@ from psycopg import errors as pg_errors
 from backfill.engine.bench import Bench
 from backfill.job import Row
 from backfill.model import Counts, Key
-from backfill.pg import slices
+from backfill.pg import deferred
 from backfill.pg.keyset import Keyset, bound, key_arrays
 from backfill.pg.slices import Slice
 
@@ -49,7 +49,7 @@ class Page:
     missed: Sequence[Key] = ()
     gone: Sequence[Key] = ()
 
-    def cut(self, bench: Bench, held: Slice, done: int) -> Page:
+    def cut(self, held: Slice, done: int) -> Page:
         """The page without the rows that time did not suffice for; they stay unlocked after it."""
         if done == len(self.keys):
             return self
@@ -65,7 +65,7 @@ class Page:
     def record(self, bench: Bench, held: Slice, outcome: Counts) -> Counts:
         """Remember what was not obtained; returns what the whole page adds to the counts."""
         if self.is_sweep:
-            slices.settle_deferred(
+            deferred.settle_deferred(
                 bench.conn,
                 bench.ledger,
                 held,
@@ -78,7 +78,7 @@ class Page:
         if taken == self.paged:  # what is taken is on the page, so nothing is missing
             return outcome + Counts(paged=taken)
         left = _left(bench, held, self)
-        new = slices.add_deferred(bench.conn, bench.ledger, held, left) if left else 0
+        new = deferred.add_deferred(bench.conn, bench.ledger, held, left) if left else 0
         gone = 0 if self.is_cut else max(0, self.paged - taken - len(left))
         return outcome + Counts(paged=taken + new + gone, deferred=new, gone=gone)
 
@@ -132,7 +132,7 @@ def _taken(
     if lines[0][offset] is None:
         return [], []
     make = bench.rows
-    return [line[offset:end] for line in lines], [make(line[end:]) for line in lines]
+    return [tuple(line[offset:end]) for line in lines], [make(line[end:]) for line in lines]
 
 
 def _left(bench: Bench, held: Slice, page: Page) -> list[Key]:
@@ -154,8 +154,8 @@ def _left(bench: Bench, held: Slice, page: Page) -> list[Key]:
 
 
 def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
-    """Lock deferred rows: passing by what is held; one that was tried often is waited for, alone."""
-    due = slices.deferred_keys(bench.conn, bench.ledger, held, limit=rows)
+    """Lock deferred rows, passing by what is held; one tried often is waited for, alone."""
+    due = deferred.deferred_keys(bench.conn, bench.ledger, held, limit=rows)
     patient = bool(due) and due[0][1] >= PATIENT_TRIES
     keys = [key for key, _ in (due[:1] if patient else due)]
     if not keys:

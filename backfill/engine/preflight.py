@@ -57,7 +57,8 @@ def preflight(
     source = catalog.relation(conn, declaration.source.table, used_by=f"{name}.source")
     if source.kind not in {"r", "p"}:
         raise DeclarationError(
-            f"{name}.source: {source.qualified} is no table (it is a {_KINDS.get(source.kind, '?')})",
+            f"{name}.source: {source.qualified} is no table"
+            f" (it is a {_KINDS.get(source.kind, '?')})",
             remedy="Name the table whose rows are to be taken.",
         )
     target = (
@@ -188,7 +189,8 @@ def _check_target(
             source.column(column, used_by=f"{name}.target copies it from the source, but there")
         if not columns:
             raise DeclarationError(
-                f"{name}.target: {source.qualified} and {target.qualified} have no column in common",
+                f"{name}.target: {source.qualified} and {target.qualified} have no column in"
+                " common",
                 remedy='Say how they correspond: transform = Sql(new="old").',
             )
     if target.oid == source.oid and declaration.source.todo is None:
@@ -252,6 +254,8 @@ def _warnings(declaration: Declaration, key: Key) -> list[str]:
     if isinstance(declaration.target, Delete) or declaration.source.todo is not None:
         return []
     return [
-        f"{name} has no todo: its key ({', '.join(key)}) must not change while it runs, and rows"
-        " that commit late behind the cursor cannot be found again"
+        (
+            f"{name} has no todo: its key ({', '.join(key)}) must not change while it runs, and"
+            " rows that commit late behind the cursor cannot be found again"
+        )
     ]

@@ -1,4 +1,4 @@
-"""A sweep that makes no progress: somebody holds the last rows. The run fails and names them (I2)."""
+"""A sweep without progress: somebody holds the last rows. The run fails and names them (I2)."""
 
 from __future__ import annotations
 

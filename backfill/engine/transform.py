@@ -27,7 +27,7 @@ class Refusal:
     sqlstate: str | None = None
 
 
-#: What became of a row: what to write (for Delete: nothing but the wish), None (leave it), or why not.
+#: What became of a row: what to write (for Delete: an empty mapping), None (leave it), or why not.
 Outcome = Sequence[Mapping[str, Any]] | None | Refusal
 
 
@@ -54,7 +54,7 @@ class PythonTransform:
 
     def __init__(self, declaration: Declaration, job: Job, *, clock: Clock) -> None:
         self._target = declaration.target
-        self._outages = (RetryLater, *declaration.retry_on)
+        self._outages: tuple[type[Exception], ...] = (RetryLater, *declaration.retry_on)
         self._name = declaration.job_class.__name__
         self._clock = clock
         self._is_batch = declaration.kind == "batch"
@@ -102,8 +102,11 @@ class PythonTransform:
 
     def _by_batch(self, keys: Sequence[Key], rows: Sequence[Row], memory: Memory) -> list[Outcome]:
         recalled = [memory.recall(key, row) for key, row in zip(keys, rows, strict=True)]
-        if all(known for known, _ in recalled):
-            return [outcome for _, outcome in recalled]
+        unknown = [row for row, (known, _) in zip(rows, recalled, strict=True) if not known]
+        computed = iter(self._call_batch(unknown) if unknown else ())
+        return [outcome if known else next(computed) for known, outcome in recalled]
+
+    def _call_batch(self, rows: Sequence[Row]) -> list[Outcome]:
         try:
             results = self._function(list(rows))
         except self._outages as error:

@@ -102,7 +102,7 @@ def _remaining(bench: Bench, held: Slice) -> int:
 
 
 def _walk_again(bench: Bench, now: Slice) -> None:
-    """Keys that were left on purpose are paged, and counted, anew; quarantined ones are left out."""
+    """Keys left on purpose are paged, and counted, anew; quarantined ones are left out."""
     bench.conn.execute(
         bench.ledger.q(
             "UPDATE {s}.slice SET phase = 'walk', cursor = NULL, pass = pass + 1,"

@@ -18,7 +18,7 @@ import tenacity
 
 from backfill.engine import batch, lifecycle
 from backfill.engine.begin import begin
-from backfill.engine.bench import Bench, run_info
+from backfill.engine.bench import Bench, call_hook, run_info
 from backfill.engine.faults import (
     Interruption,
     NotAllowedError,
@@ -30,10 +30,16 @@ from backfill.engine.faults import (
 )
 from backfill.engine.frontier import place_next
 from backfill.engine.pace import Closed
+from backfill.engine.pausing import (
+    pause_for_error,
+    pause_for_window,
+    pause_over_budget,
+    pause_unless_transient,
+)
 from backfill.engine.stuck import fail_if_stuck
 from backfill.engine.verify import verify
 from backfill.events import Event
-from backfill.model import BatchInfo, Counts, PauseCause, RunState, SlicePhase
+from backfill.model import BatchInfo, Counts, RunState, SlicePhase
 from backfill.pg import slices
 from backfill.pg.ledger import get_run, open_quarantine, totals
 from backfill.pg.slices import Slice, SlotTakenError
@@ -50,8 +56,6 @@ LONGEST_WAIT_SECONDS = 60.0
 SWEEP_WAIT_SECONDS = 0.25
 #: A held slice's lease is renewed at least so often while the loop sleeps, as a share of the lease.
 HEARTBEAT_SHARE = 1 / 3
-#: The share of rows in quarantine counts from so many rows paged on: the first rows prove nothing.
-SHARE_COUNTS_FROM_ROWS = 1_000
 
 
 class Ended(StrEnum):
@@ -74,10 +78,24 @@ class Report:
     batches: int = 0
     counts: Counts = field(default_factory=Counts)
 
-    @property
-    def again(self) -> bool:
-        """True when the same slot should be worked again at once."""
-        return self.ended is Ended.BUDGET
+    def add(self, later: Report) -> None:
+        """Add what a later call did, and take over how it ended."""
+        self.ended, self.state = later.ended, later.state
+        self.slices += later.slices
+        self.batches += later.batches
+        self.counts += later.counts
+
+    def told(self) -> str:
+        """What was done, for people: the task's result in Flower."""
+        outcomes = ", ".join(
+            f"{value:,} {name}"
+            for name, value in self.counts.as_dict().items()
+            if value and name != "paged"
+        )
+        return (
+            f"{self.batches} batches in {self.slices} slices"
+            f"{': ' + outcomes if outcomes else ''}; {self.ended} (run {self.state})"
+        )
 
 
 def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Report:
@@ -99,38 +117,50 @@ def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Rep
             return True
         return False
 
-    slices.free_lapsed(bench.conn, bench.ledger, bench.run.id)
-    while not is_over():
-        state = begin(bench).run_state
-        report.state = str(state)
-        if not state.is_working:
-            report.ended = (
-                Ended.BUDGET
-                if state is RunState.QUEUED and budget_seconds is not None
-                else Ended.NOT_WORKING
-            )
-            break
-        if not _window_is_open(bench):
-            report.ended = Ended.NOT_WORKING
-            break
-        try:
-            held = _take(bench, state, slot)
-        except SlotTakenError:
-            report.ended = Ended.SLOT_TAKEN
-            break
-        if held is None:
-            if state is RunState.VERIFYING:
-                _call_after_run(bench)
-            after = lifecycle.advance(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
-            if after is not state:
-                continue
-            fail_if_stuck(bench)
-            report.ended = Ended.IDLE
-            break
+    try:
+        slices.free_lapsed(bench.conn, bench.ledger, bench.run.id)
+        while not is_over():
+            ended = _take_and_work(bench, slot, report, is_over)
+            if ended is not None:
+                report.ended = ended
+                break
+    except StopError as error:
+        pause_for_error(bench, error.reason)
+        report.ended = Ended.NOT_WORKING
+    except psycopg.Error as error:
+        pause_unless_transient(bench, error)
+        report.ended = Ended.NOT_WORKING
+    report.state = str(get_run(bench.conn, bench.ledger, bench.run.id).run_state)
+    if (
+        report.ended is Ended.NOT_WORKING
+        and report.state == RunState.QUEUED
+        and budget_seconds is not None
+    ):
+        report.ended = Ended.BUDGET  # older writers are still waited for
+    return report
+
+
+def _take_and_work(
+    bench: Bench, slot: int, report: Report, is_over: Callable[[], bool]
+) -> Ended | None:
+    """Bring the run one step on: begin it, work a slice, or move its state; None: there is more."""
+    state = begin(bench).run_state
+    if not state.is_working or not _window_is_open(bench):
+        return Ended.NOT_WORKING
+    try:
+        held = _take(bench, state, slot)
+    except SlotTakenError:
+        return Ended.SLOT_TAKEN
+    if held is not None:
         report.slices += 1
         _work_slice(bench, held, report, is_over)
-    report.state = str(get_run(bench.conn, bench.ledger, bench.run.id).run_state)
-    return report
+        return None
+    if state is RunState.VERIFYING:
+        _call_after_run(bench)
+    if lifecycle.advance(bench.conn, bench.ledger, bench.run.id, by=bench.holder) is not state:
+        return None
+    fail_if_stuck(bench)
+    return Ended.IDLE
 
 
 def _call_after_run(bench: Bench) -> None:
@@ -139,14 +169,15 @@ def _call_after_run(bench: Bench) -> None:
     if total.by_phase["done"] == sum(total.by_phase.values()) and not open_quarantine(
         bench.conn, bench.ledger, bench.run.id
     ):
-        bench.job.after_run(run_info(bench.run, counts=total.counts))
+        info = run_info(bench.run, counts=total.counts)
+        call_hook(bench, "after_run", lambda: bench.job.after_run(info))
 
 
 def _window_is_open(bench: Bench) -> bool:
     verdict = bench.pace.window_verdict()
     if verdict is None:
         return True
-    _pause_for_window(bench, verdict)
+    pause_for_window(bench, verdict)
     return False
 
 
@@ -190,22 +221,22 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
         why = f"outage: {outage.reason}"
         failed = True
         wait_seconds = outage.seconds if outage.seconds is not None else _backoff(held.attempts)
-        _log_failure(bench, held, why, attempt=held.attempts)
+        _log_failure(held, why, attempt=held.attempts)
     except RetriableError as error:
         why, failed = error.fault.summary, True
         wait_seconds = _backoff(held.attempts)
         if held.attempts + 1 >= SLICE_ATTEMPTS:
-            _pause_for_error(
+            pause_for_error(
                 bench,
                 f"slice {held.number} failed {held.attempts + 1} times in a row, last with"
-                f" {error.fault.summary}: {error.fault.message}",
+                f" {error.fault.told}",
             )
     except StopError as error:
         why, failed = error.summary, True
-        _pause_for_error(bench, error.reason)
+        pause_for_error(bench, error.reason)
     finally:
         # whatever happens here, also a Ctrl-C: the slice goes back, or its lease runs out
-        with suppress(psycopg.OperationalError):
+        with suppress(psycopg.Error):
             slices.release(bench.conn, bench.ledger, held, wait_seconds=wait_seconds, failed=failed)
     log.debug(Event.SLICE_RETURNED, run=held.run, slice=held.number, why=why)
 
@@ -221,7 +252,7 @@ def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bo
         report.batches += 1
         report.counts += done.added
         _tell(bench, done)
-        if done.refused and _over_quarantine_budget(bench):
+        if done.refused and pause_over_budget(bench):
             return 0.0
         if done.at_end:
             return 0.0
@@ -245,7 +276,7 @@ def _next_batch(bench: Bench, held: Slice, is_over: Callable[[], bool]) -> batch
     while True:
         pace = bench.pace.before_batch(bench.halving.limit(bench.sizer.rows))
         if isinstance(pace, Closed):
-            _pause_for_window(bench, pace)
+            pause_for_window(bench, pace)
             return None
         if not _sleep_holding(bench, held, pace.wait_seconds, is_over):
             bench.pace.after_batch(pace.rows, 0)
@@ -273,7 +304,7 @@ def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
     except (RetriableError, RowsRefusedError) as error:
         if isinstance(error, RetriableError) and error.timed_out:
             bench.sizer.timed_out()
-        _log_failure(bench, held, str(error))
+        _log_failure(held, str(error))
         bench.reconnect_if_closed()
         raise
 
@@ -319,66 +350,14 @@ def _tell(bench: Bench, done: batch.Batch) -> None:
         seconds=done.seconds,
     )
     bench.observer.batch_committed(bench, info, held, done.added)
-    try:
-        bench.job.after_batch(info)
-    except Exception as error:
-        raise StopError(
-            f"{type(bench.job).__name__}.after_batch raised {type(error).__name__}: {error}",
-            summary=f"after_batch raised {type(error).__name__}",
-        ) from error
-
-
-def _over_quarantine_budget(bench: Bench) -> bool:
-    waiting = open_quarantine(bench.conn, bench.ledger, bench.run.id)
-    counts = totals(bench.conn, bench.ledger, bench.run.id).counts
-    rows, share = bench.options.quarantine_rows, bench.options.quarantine_share
-    too_many = waiting > rows
-    too_often = counts.paged >= SHARE_COUNTS_FROM_ROWS and waiting > share * counts.paged
-    if not (too_many or too_often):
-        return False
-    lifecycle.pause(
-        bench.conn,
-        bench.ledger,
-        bench.run.id,
-        PauseCause.QUARANTINE,
-        reason=f"{waiting} of {counts.paged} rows paged are in quarantine; at most {rows}, and"
-        f" {share:.1%} of the rows, may be",
-        ends=f"`backfill quarantine list {bench.run.id}`, then `quarantine retry` or"
-        " `quarantine accept`",
-        by=bench.holder,
-    )
-    return True
-
-
-def _pause_for_window(bench: Bench, closed: Closed) -> None:
-    lifecycle.pause(
-        bench.conn,
-        bench.ledger,
-        bench.run.id,
-        PauseCause.WINDOW,
-        reason=f"outside its window ({bench.options.window})",
-        ends=f"by itself at {closed.opens.isoformat(timespec='minutes')}",
-        by=bench.holder,
-    )
-
-
-def _pause_for_error(bench: Bench, reason: str) -> None:
-    lifecycle.pause(
-        bench.conn,
-        bench.ledger,
-        bench.run.id,
-        PauseCause.ERROR,
-        reason=reason,
-        ends=f"mend it, then `backfill resume {bench.run.id}`",
-        by=bench.holder,
-    )
+    call_hook(bench, "after_batch", lambda: bench.job.after_batch(info))
 
 
 def _backoff(attempts: int) -> float:
     return float(min(LONGEST_WAIT_SECONDS, 0.5 * 2**attempts))
 
 
-def _log_failure(bench: Bench, held: Slice, error: str, *, attempt: int | None = None) -> None:
+def _log_failure(held: Slice, error: str, *, attempt: int | None = None) -> None:
     log.warning(
         Event.BATCH_FAILED,
         run=held.run,

@@ -31,7 +31,7 @@ class Written:
     Attributes:
         rows: rows that the statement reports.
         keys: keys of the source whose write took effect.
-        missing: keys whose write reported nothing: skipped by a conflict, or suppressed by a trigger.
+        missing: keys whose write reported nothing: a conflict skipped it, a trigger suppressed it.
         unfit: keys whose values cannot be written at all, and why.
     """
 
@@ -166,7 +166,7 @@ class Writer:
     # --- statements -------------------------------------------------------------------------
 
     def _fragment(self, text: str) -> sql.SQL:
-        return sql.SQL(sql_fragment(text, self._declaration.params))  # type: ignore[arg-type]  # the user's own SQL
+        return sql.SQL(sql_fragment(text, self._declaration.params))  # the user's own SQL
 
     def _set_based(self) -> sql.Composed:
         """The rows of the keys are locked: their columns, and what sub-selects read, are new."""
@@ -177,7 +177,7 @@ class Writer:
             case Insert() as insert:
                 ordered = [c for c in self._conflict_columns(insert) if c in expressions]
                 return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}, {} WHERE {}{}{}").format(
-                    sql.SQL(self._relation.qualified),  # type: ignore[arg-type]  # quoted by PostgreSQL
+                    sql.SQL(self._relation.qualified),  # quoted by PostgreSQL
                     identifiers(list(expressions)),
                     sql.SQL(", ").join(expressions.values()),
                     self._keyset.from_table,
@@ -229,14 +229,14 @@ class Writer:
         values: dict[str, sql.Composable] = {
             column: sql.SQL("_bf.{}{}").format(
                 sql.Identifier(f"_v{i}"),
-                sql.SQL(f"::{relation.columns[column].type}" if extra[i][1] == "text" else ""),  # type: ignore[arg-type]  # format_type's
+                sql.SQL(f"::{relation.columns[column].type}" if extra[i][1] == "text" else ""),
             )
             for i, column in enumerate(columns)
         }
         if isinstance(self._target, Insert):
             ordered = [c for c in self._conflict_columns(self._target) if c in values]
             return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}{}").format(
-                sql.SQL(relation.qualified),  # type: ignore[arg-type]  # quoted by PostgreSQL
+                sql.SQL(relation.qualified),  # quoted by PostgreSQL
                 identifiers(columns),
                 sql.SQL(", ").join(values.values()),
                 self._keyset.unnested(extra),

@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalog says of a table: its columns, its key, what its indexes make of a write."""
+"""What PostgreSQL's catalog says of a table: columns, key, what indexes make of a write."""
 
 from __future__ import annotations
 

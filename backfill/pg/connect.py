@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, and the settings under which our transactions run.
 
 Invariants kept here:
-- I5: every connection notices a dead peer; every transaction has time-outs for statements, locks and
-  idleness, set by SET LOCAL, so that a transaction pooler may sit between.
+- I5: every connection notices a dead peer; every transaction has time-outs for statements, locks
+  and idleness, set by SET LOCAL, so that a transaction pooler may sit between.
 - I6: keys travel as text under fixed DateStyle, TimeZone, IntervalStyle, extra_float_digits.
 """
 
@@ -129,11 +129,13 @@ def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> s
     `row_security = off` turns rows hidden by a policy into an error instead of a loss (I2).
     `backfill.run` is the setting by which users' triggers recognise our writes.
     Deferred constraints are checked at once: in COMMIT they would fail outside every time-out.
+    A batch does not ask for READ WRITE: where an operator or a full disk has made read-only the
+    default, it stops, and the ledger's own transactions can still record why.
     Hash and merge joins are off in batches, because a join of a batch with its table must not turn
     into a scan of the table when the planner's estimate of the batch crosses a threshold.
     """
     parts = [
-        sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"),
+        sql.SQL(f"BEGIN ISOLATION LEVEL READ COMMITTED{'' if in_batch else ' READ WRITE'}"),
         *(
             sql.SQL("SET LOCAL {} = {}").format(sql.SQL(setting), sql.Literal(value))
             for setting, value in {

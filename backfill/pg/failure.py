@@ -2,10 +2,10 @@
 
 | kind | what | then |
 |---|---|---|
-| transient | lost connection, deadlock, serialization, lock not to be had in time, restart | again, with backoff |
+| transient | lost connection, deadlock, serialization, lock time-out, restart | again, later |
 | timeout | our own statement_timeout | again, with a smaller batch |
-| row | the data of a row (classes 21, 22, 23, 44, and RAISE of a trigger) | halved, then quarantine |
-| stop | everything else: permissions, missing columns, resources, read-only, somebody's cancel | the run pauses |
+| row | a row's data (classes 21, 22, 23, 44, and RAISE of a trigger) | halved, then quarantine |
+| stop | all else: permissions, missing columns, resources, read-only, a cancel | the run pauses |
 
 Only an error of the write can be a row's: the same SQLSTATE while paging is the scope's fault.
 """
@@ -35,6 +35,7 @@ _ROW_CLASSES = {
     "23",  # integrity_constraint_violation
     "44",  # with_check_option_violation
 }
+_QUOTING_CLASSES = {"22", "23"}
 _RAISE_EXCEPTION = "P0001"
 _QUERY_CANCELED = "57014"
 
@@ -63,6 +64,13 @@ class Fault:
     sqlstate: str | None
     message: str
     summary: str
+
+    @property
+    def told(self) -> str:
+        """The summary, with the message unless that quotes a row, as a data error's does."""
+        if self.sqlstate is not None and self.sqlstate[:2] in _QUOTING_CLASSES:
+            return self.summary
+        return f"{self.summary}: {self.message}"
 
 
 def classify(error: psycopg.Error, *, writing: bool, seconds: float, timeout: float) -> Fault:

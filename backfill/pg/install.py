@@ -25,18 +25,34 @@ def script(version: int, *, schema: str) -> sql.Composed:
     folder = resources.files("backfill.pg") / "schema"
     names = [f.name for f in folder.iterdir() if f.name.startswith(f"{version:03d}_")]
     text = (folder / names[0]).read_text(encoding="utf-8")
-    return sql.SQL(text).format(schema=sql.Identifier(schema))  # type: ignore[arg-type]  # not a literal, but ours
+    return sql.SQL(text).format(schema=sql.Identifier(schema))
 
 
 def installed_version(conn: Connection, *, schema: str = "backfill") -> int:
-    """The version of the installed ledger; 0 when there is none."""
-    row = conn.execute("SELECT to_regclass(%s)", [f'"{schema}".ledger']).fetchone()
-    if row is None or row[0] is None:
-        return 0
-    found = conn.execute(
-        sql.SQL("SELECT version FROM {}.ledger").format(sql.Identifier(schema))
-    ).fetchone()
-    return int(found[0]) if found else 0
+    """The version of the installed ledger; 0 when there is none.
+
+    Raises:
+        LedgerError: this role may not read it, or it has lost its one row.
+    """
+    try:
+        row = conn.execute("SELECT to_regclass(%s)", [f'"{schema}".ledger']).fetchone()
+        if row is None or row[0] is None:
+            return 0
+        found = conn.execute(
+            sql.SQL("SELECT version FROM {}.ledger").format(sql.Identifier(schema))
+        ).fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise LedgerError(
+            f"this role may not use the ledger in schema {schema}: {error.diag.message_primary}",
+            remedy=f"Let its owner run what `backfill db grants {conn.info.user}` prints.",
+        ) from error
+    if found is None:
+        raise LedgerError(
+            f"the ledger in database {conn.info.dbname} has lost its identity: its table ledger"
+            " is empty",
+            remedy="Restore the row of table ledger from a backup.",
+        )
+    return int(found[0])
 
 
 def upgrade(conn: Connection, *, schema: str = "backfill") -> tuple[int, int]:
@@ -64,7 +80,7 @@ def upgrade(conn: Connection, *, schema: str = "backfill") -> tuple[int, int]:
         raise LedgerError(
             f"this role may not install the ledger in schema {schema}:"
             f" {error.diag.message_primary}",
-            remedy="Let a role that may create schemas run what `backfill db upgrade --sql` prints.",
+            remedy="Let a role that may create schemas run what `db upgrade --sql` prints.",
         ) from error
     return before, VERSION
 

@@ -69,11 +69,11 @@ class Keyset:
 
     @property
     def from_table(self) -> sql.SQL:
-        return sql.SQL(self.table)  # type: ignore[arg-type]  # quoted by PostgreSQL's format('%I')
+        return sql.SQL(self.table)  # quoted by PostgreSQL's format('%I')
 
     @property
     def condition(self) -> sql.SQL:
-        return sql.SQL(self.matches)  # type: ignore[arg-type]  # the user's own SQL, from their job
+        return sql.SQL(self.matches)  # the user's own SQL, from their job
 
     @property
     def key(self) -> sql.Composed:
@@ -98,7 +98,7 @@ class Keyset:
     def compared(self, operator: Literal[">", "<="], prefix: str) -> sql.Composed:
         """`("a", "b") > (%(after_0)s::int, %(after_1)s::text)`."""
         values = sql.SQL(", ").join(
-            sql.SQL("{}::{}").format(sql.Placeholder(f"{prefix}_{i}"), sql.SQL(type_))  # type: ignore[arg-type]  # format_type's
+            sql.SQL("{}::{}").format(sql.Placeholder(f"{prefix}_{i}"), sql.SQL(type_))
             for i, type_ in enumerate(self.types)
         )
         return sql.SQL("({}) {} ({})").format(self.key, sql.SQL(operator), values)
@@ -117,7 +117,7 @@ class Keyset:
             extra: further arrays as (parameter, element type); they appear as `_v0 …`.
         """
         arrays = [
-            sql.SQL("{}::{}[]").format(sql.Placeholder(name), sql.SQL(type_))  # type: ignore[arg-type]  # format_type's
+            sql.SQL("{}::{}[]").format(sql.Placeholder(name), sql.SQL(type_))
             for name, type_ in [
                 *((f"k_{i}", type_) for i, type_ in enumerate(self.types)),
                 *extra,
@@ -155,7 +155,7 @@ class Keyset:
     def page(self, *, after: bool, lock: RowLock, columns: Sequence[str] | None) -> sql.Composed:
         """Choose the next page and take its rows, in one statement and so in one snapshot.
 
-        Parameters: `scan_rows`, the most keys to look at; `page_rows`, the most matches; the bounds.
+        Parameters: `scan_rows`, the most keys to look at; `page_rows`, the most matches; bounds.
 
         - `_scanned` walks the key's index, lazily, until it has `page_rows` matches or has looked
           at `scan_rows` keys, whose last is kept even if it does not match: there the cursor goes.

@@ -1,7 +1,7 @@
-"""The ledger's rows for runs: reading and changing them, each state change with its event (I7).
+"""The ledger: which one it is, and what it says of runs, pauses, events, quarantine and totals.
 
-Functions are handed a connection; those that write say whether a transaction must be open. They
-never commit. The lock order is run, then slice, then the user's rows.
+Everything here reads, but for `add_event` (I7). Functions are handed a connection and never commit;
+changes.py has those that change a run, slices.py those for slices.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
-from backfill.errors import LedgerError, RefusedError, UsageError
+from backfill.errors import LedgerError, UsageError
 from backfill.events import Event
-from backfill.model import LIVE, TRANSITIONS, Counts, Key, PauseCause, RunState
+from backfill.model import LIVE, Counts, Key, RunState
 from backfill.pg.connect import Connection
 from backfill.pg.install import VERSION, installed_version
 
@@ -44,13 +44,13 @@ def open_ledger(conn: Connection, *, schema: str) -> Ledger:
     """Find the ledger and see that this code understands it.
 
     Raises:
-        LedgerError: it is not installed, older or newer than this code.
+        LedgerError: it is not installed, not ours to read, older or newer than this code.
     """
     version = installed_version(conn, schema=schema)
     if version == 0:
         raise LedgerError(
             f"the ledger is not installed in database {conn.info.dbname} (schema {schema})",
-            remedy="Run `backfill db upgrade`; `backfill db upgrade --sql` prints what it would do.",
+            remedy="Run `backfill db upgrade`; with --sql it prints what it would do.",
         )
     if version < VERSION:
         raise LedgerError(
@@ -65,12 +65,7 @@ def open_ledger(conn: Connection, *, schema: str) -> Ledger:
             remedy="Upgrade the package backfill.",
         )
     row = conn.execute(_composed("SELECT id::text FROM {s}.ledger", schema)).fetchone()
-    if row is None:
-        raise LedgerError(
-            f"the ledger in database {conn.info.dbname} has lost its identity (table ledger is empty)",
-            remedy="Restore the row of table ledger from a backup.",
-        )
-    return Ledger(schema=schema, id=row[0])
+    return Ledger(schema=schema, id=cast("tuple[str]", row)[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,56 +144,6 @@ class Pause:
     ends: str
     caused_by: str
     since: datetime
-
-
-def insert_run(conn: Connection, ledger: Ledger, run: Mapping[str, Any]) -> None:
-    """Write a new run, queued. A transaction must be open.
-
-    Raises psycopg's UniqueViolation of `run_one_live_per_job` when the job has a live run.
-    """
-    conn.execute(
-        ledger.q(
-            "INSERT INTO {s}.run (id, job, job_version, fingerprint, declaration, params, options,"
-            " executor, requested_by, source) VALUES (%(id)s, %(job)s, %(job_version)s,"
-            " %(fingerprint)s, %(declaration)s, %(params)s, %(options)s, %(executor)s,"
-            " %(requested_by)s, %(source)s)"
-        ),
-        {
-            **run,
-            **{name: Jsonb(run[name]) for name in ("declaration", "params", "options", "source")},
-        },
-    )
-
-
-def claim_writes(
-    conn: Connection, ledger: Ledger, run: str, relation: str, columns: Sequence[str]
-) -> None:
-    """Claim columns for a live run. A transaction must be open.
-
-    Raises:
-        RefusedError: another live run writes one of them; names both.
-    """
-    for column in sorted(columns):
-        taken = conn.execute(
-            ledger.q(
-                "INSERT INTO {s}.write_claim (relation, column_name, run) VALUES (%s, %s, %s)"
-                " ON CONFLICT (relation, column_name) DO UPDATE SET run = write_claim.run"
-                " RETURNING run"
-            ),
-            [relation, column, run],
-        ).fetchone()
-        if taken is not None and taken[0] != run:
-            what = "rows" if column == "*" else f"column {column}"
-            raise RefusedError(
-                f"run {taken[0]} is live and writes the same {what} of {relation}",
-                remedy=f"Wait for it (backfill watch {taken[0]}) or end it"
-                f" (backfill cancel {taken[0]}).",
-            )
-
-
-def release_writes(conn: Connection, ledger: Ledger, run: str) -> None:
-    """Give up what the run claimed. A transaction must be open."""
-    conn.execute(ledger.q("DELETE FROM {s}.write_claim WHERE run = %s"), [run])
 
 
 def get_run(conn: Connection, ledger: Ledger, run: str, *, lock: bool = False) -> Run:
@@ -295,80 +240,16 @@ def add_event(
     )
 
 
-def set_state(conn: Connection, ledger: Ledger, run: Run, state: RunState, **values: Any) -> None:
-    """Move a run that this transaction has locked along an arrow of TRANSITIONS.
-
-    Args:
-        values: further columns to set, such as `failure` or `finished_at`.
-
-    Raises:
-        RefusedError: there is no such arrow; names both states.
-    """
-    if state not in TRANSITIONS[run.run_state]:
-        raise RefusedError(
-            f"run {run.id} is {run.state} and cannot become {state}",
-            remedy=f"See `backfill status {run.id}`.",
-        )
-    assignments = sql.SQL(", ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name))
-        for name in ("state", *values)
-    )
-    conn.execute(
-        sql.SQL("UPDATE {}.run SET {} WHERE id = %(id)s").format(
-            sql.Identifier(ledger.schema), assignments
-        ),
-        {"id": run.id, "state": str(state), **values},
-    )
-
-
 def pauses(conn: Connection, ledger: Ledger, run: str | None = None) -> list[Pause]:
     """The causes for which a run (or any run) is paused, oldest first."""
     with conn.cursor(row_factory=class_row(Pause)) as cursor:
         return cursor.execute(
             ledger.q(
-                "SELECT * FROM {s}.pause WHERE %(run)s::text IS NULL OR run = %(run)s ORDER BY since"
+                "SELECT * FROM {s}.pause WHERE %(run)s::text IS NULL OR run = %(run)s"
+                " ORDER BY since"
             ),
             {"run": run},
         ).fetchall()
-
-
-def insert_pause(
-    conn: Connection,
-    ledger: Ledger,
-    run: str,
-    cause: PauseCause,
-    *,
-    reason: str,
-    ends: str,
-    by: str,
-) -> bool:
-    """Add a cause; False when it was there already. A transaction must be open."""
-    return (
-        conn.execute(
-            ledger.q(
-                "INSERT INTO {s}.pause (run, cause, reason, ends, caused_by)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
-            ),
-            [run, str(cause), reason, ends, by],
-        ).rowcount
-        == 1
-    )
-
-
-def delete_pauses(
-    conn: Connection, ledger: Ledger, run: str, causes: Sequence[PauseCause] | None = None
-) -> list[str]:
-    """Take causes away (all when None) and say which were there. A transaction must be open."""
-    return [
-        row[0]
-        for row in conn.execute(
-            ledger.q(
-                "DELETE FROM {s}.pause WHERE run = %(run)s"
-                " AND (%(causes)s::text[] IS NULL OR cause = ANY(%(causes)s)) RETURNING cause"
-            ),
-            {"run": run, "causes": None if causes is None else [str(cause) for cause in causes]},
-        )
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from psycopg.rows import dict_row
 
 from backfill.model import Counts, Key, SlicePhase
 from backfill.pg.connect import Connection
-from backfill.pg.keyset import array_literal
 from backfill.pg.ledger import Ledger
 
 
@@ -183,7 +182,7 @@ def record(
     phase: SlicePhase,
     lease_seconds: float,
 ) -> Slice:
-    """Inside the batch's transaction, after `lock`: move the cursor, add the counts, renew the lease."""
+    """In the batch's transaction, after `lock`: move the cursor, add counts, renew the lease."""
     with conn.cursor(row_factory=dict_row) as cur:
         row = cur.execute(
             ledger.q(
@@ -339,55 +338,6 @@ def terminate_backends(conn: Connection, names: Sequence[str], *, busy_seconds: 
     ]
 
 
-def add_deferred(conn: Connection, ledger: Ledger, held: Slice, keys: Sequence[Key]) -> int:
-    """Inside the batch's transaction: remember keys to be taken again; returns how many are new."""
-    return conn.execute(
-        ledger.q(
-            "INSERT INTO {s}.deferred (run, slice, key) SELECT %s, %s, k::text[]"
-            " FROM unnest(%s::text[]) AS k ON CONFLICT DO NOTHING"
-        ),
-        [held.run, held.number, [array_literal(key) for key in keys]],
-    ).rowcount
-
-
-def deferred_keys(
-    conn: Connection, ledger: Ledger, held: Slice, *, limit: int
-) -> list[tuple[Key, int]]:
-    """The next deferred keys of a slice with how often each was tried, least tried first."""
-    return [
-        (tuple(row[0]), row[1])
-        for row in conn.execute(
-            ledger.q(
-                "SELECT key, tries FROM {s}.deferred WHERE run = %s AND slice = %s"
-                " ORDER BY tries, key LIMIT %s"
-            ),
-            [held.run, held.number, limit],
-        )
-    ]
-
-
-def settle_deferred(
-    conn: Connection, ledger: Ledger, held: Slice, *, settled: Sequence[Key], missed: Sequence[Key]
-) -> None:
-    """Inside the batch's transaction: forget settled keys, count one more try of the missed."""
-    if settled:
-        conn.execute(
-            ledger.q(
-                "DELETE FROM {s}.deferred WHERE run = %s AND slice = %s AND key IN"
-                " (SELECT k::text[] FROM unnest(%s::text[]) AS k)"
-            ),
-            [held.run, held.number, [array_literal(key) for key in settled]],
-        )
-    if missed:
-        conn.execute(
-            ledger.q(
-                "UPDATE {s}.deferred SET tries = tries + 1 WHERE run = %s AND slice = %s"
-                " AND key IN (SELECT k::text[] FROM unnest(%s::text[]) AS k)"
-            ),
-            [held.run, held.number, [array_literal(key) for key in missed]],
-        )
-
-
 def add_quarantined(
     conn: Connection,
     ledger: Ledger,
@@ -408,3 +358,14 @@ def add_quarantined(
                 for key, sqlstate, message in rows
             ],
         )
+
+
+def all_counts(conn: Connection, ledger: Ledger, run: str) -> list[tuple[int, int, Counts]]:
+    """Every slice's number, epoch and counts, for rebuilding the checkpoint."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return [
+            (row["number"], row["epoch"], Counts(**{name: row[name] for name in _COUNTS}))
+            for row in cursor.execute(
+                ledger.q("SELECT * FROM {s}.slice WHERE run = %s ORDER BY number"), [run]
+            )
+        ]

@@ -1,0 +1,85 @@
+"""Why a worker pauses its run by itself, and how it says so (I7)."""
+
+from __future__ import annotations
+
+import psycopg
+
+from backfill.engine import lifecycle
+from backfill.engine.bench import Bench
+from backfill.engine.pace import Closed
+from backfill.errors import UnreachableError
+from backfill.model import PauseCause
+from backfill.pg.failure import FaultKind, classify
+from backfill.pg.ledger import open_quarantine, totals
+
+#: The share of rows in quarantine counts from so many rows paged on: the first rows prove nothing.
+SHARE_COUNTS_FROM_ROWS = 1_000
+
+
+def pause_over_budget(bench: Bench) -> bool:
+    """Pause when more rows are in quarantine than the options allow; True when it did."""
+    waiting = open_quarantine(bench.conn, bench.ledger, bench.run.id)
+    counts = totals(bench.conn, bench.ledger, bench.run.id).counts
+    rows, share = bench.options.quarantine_rows, bench.options.quarantine_share
+    too_many = waiting > rows
+    too_often = counts.paged >= SHARE_COUNTS_FROM_ROWS and waiting > share * counts.paged
+    if not (too_many or too_often):
+        return False
+    lifecycle.pause(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        PauseCause.QUARANTINE,
+        reason=f"{waiting} of {counts.paged} rows paged are in quarantine; at most {rows}, and"
+        f" {share:.1%} of the rows, may be",
+        ends=f"`backfill quarantine list {bench.run.id}`, then `quarantine retry` or"
+        " `quarantine accept`",
+        by=bench.holder,
+    )
+    return True
+
+
+def pause_for_window(bench: Bench, closed: Closed) -> None:
+    """Pause until the window opens."""
+    lifecycle.pause(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        PauseCause.WINDOW,
+        reason=f"outside its window ({bench.options.window})",
+        ends=f"by itself at {closed.opens.isoformat(timespec='minutes')}",
+        by=bench.holder,
+    )
+
+
+def pause_for_error(bench: Bench, reason: str) -> None:
+    """Pause until somebody has mended it; `reason` is shown to people, and quotes no row."""
+    lifecycle.pause(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        PauseCause.ERROR,
+        reason=reason,
+        ends=f"mend it, then `backfill resume {bench.run.id}`",
+        by=bench.holder,
+    )
+
+
+def pause_unless_transient(bench: Bench, error: psycopg.Error) -> None:
+    """An error outside every batch: what the caller tries again is raised, the rest pauses.
+
+    Raises:
+        psycopg.OperationalError, UnreachableError: the database is away, or cannot be written.
+    """
+    fault = classify(error, writing=False, seconds=0.0, timeout=1.0)
+    if fault.kind is not FaultKind.STOP:
+        if isinstance(error, psycopg.OperationalError):
+            raise error
+        raise UnreachableError(f"PostgreSQL ended our transaction: {fault.summary}") from error
+    try:
+        pause_for_error(bench, f"between two batches: {fault.told}")
+    except psycopg.errors.ReadOnlySqlTransaction as read_only:
+        raise UnreachableError(
+            "PostgreSQL takes no writes: it is a standby now",
+            remedy="Point the database's URL at the primary.",
+        ) from read_only
