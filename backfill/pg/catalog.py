@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import takewhile
 
 import psycopg
 from psycopg import sql
@@ -45,7 +46,8 @@ class Relation:
             order; only those of the primary key come first.
         has_primary_key: whether the first of `unique_keys` is the primary key.
         locking_columns: columns whose change takes a row lock that blocks inserts of children.
-        walkable_keys: column lists that a btree index gives in order, forward or backward.
+        walkable_keys: the longest column lists that btree indexes give in order, forward or
+            backward; so they give each beginning of them.
     """
 
     oid: int
@@ -97,25 +99,35 @@ SELECT c.oid::bigint AS oid, format('%%I.%%I', n.nspname, c.relname) AS qualifie
 _COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, -1) AS type, a.attnotnull AS not_null,
        b.typcategory = 'A' AS is_array,
-       coalesce(nullif(b.typbasetype, 0), b.oid) IN ('json'::regtype, 'jsonb'::regtype) AS is_json,
+       (WITH RECURSIVE base AS (
+          SELECT b.oid, b.typbasetype UNION ALL
+          SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.typbasetype)
+        SELECT bool_or(oid IN ('json'::regtype, 'jsonb'::regtype)) FROM base) AS is_json,
        a.attgenerated <> '' AS is_generated
   FROM pg_attribute a JOIN pg_type b ON b.oid = a.atttypid
  WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum
 """
 
+# `in_order`: of each column 0 (ascending) or 3 (descending) when reading the index forward or
+# backward gives the order of a plain ORDER BY (NULLS LAST); another number when neither does.
 _INDEXES = """
 SELECT i.indisprimary AS is_primary, i.indisunique AS is_unique,
        i.indpred IS NULL AND i.indexprs IS NULL AS is_plain,
-       am.amname = 'btree'
-         AND (SELECT count(DISTINCT o & 1) <= 1
-                FROM unnest(i.indoption::int2[]) WITH ORDINALITY AS x (o, p)
-               WHERE p <= i.indnkeyatts) AS is_walkable,
-       ARRAY(SELECT a.attname::text
-               FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
+       am.amname = 'btree' AS is_btree,
+       ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-              WHERE k.position <= i.indnkeyatts
-              ORDER BY k.position) AS columns
+              WHERE k.n <= i.indnkeyatts ORDER BY k.n) AS columns,
+       ARRAY(SELECT CASE WHEN k.coll = a.attcollation
+                          AND EXISTS (SELECT FROM pg_opclass d
+                                       WHERE d.opcfamily = o.opcfamily AND d.opcdefault)
+                         THEN k.way::int ELSE -1 END
+               FROM unnest(i.indkey::int2[], i.indoption::int2[], i.indclass::oid[],
+                           i.indcollation::oid[])
+                    WITH ORDINALITY AS k (attnum, way, opclass, coll, n)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+               JOIN pg_opclass o ON o.oid = k.opclass
+              WHERE k.n <= i.indnkeyatts ORDER BY k.n) AS in_order
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
  WHERE i.indrelid = %(oid)s AND i.indisvalid
  ORDER BY i.indisprimary DESC, i.indexrelid
@@ -135,9 +147,7 @@ def relation(conn: Connection, table: str, *, used_by: str) -> Relation:
     with conn.cursor(row_factory=dict_row) as cursor:
         try:
             found = cursor.execute(_RELATION, {"table": table}).fetchone()
-        except psycopg.errors.Error as error:
-            if not isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
-                raise
+        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
             raise ProjectError(
                 f"{used_by}: {table!r} is not a table name that PostgreSQL can parse:"
                 f" {error.diag.message_primary or error}",
@@ -160,5 +170,15 @@ def relation(conn: Connection, table: str, *, used_by: str) -> Relation:
         unique_keys=tuple(tuple(index["columns"]) for index in unique),
         has_primary_key=any(index["is_primary"] for index in unique),
         locking_columns=frozenset(name for index in unique for name in index["columns"]),
-        walkable_keys=frozenset(tuple(index["columns"]) for index in plain if index["is_walkable"]),
+        walkable_keys=frozenset(
+            walkable
+            for index in plain
+            if index["is_btree"] and (walkable := _walkable(index["columns"], index["in_order"]))
+        ),
     )
+
+
+def _walkable(columns: Sequence[str], in_order: Sequence[int]) -> tuple[str, ...]:
+    """The longest beginning of an index's columns that all run the same way."""
+    same_way = takewhile(lambda way: way == in_order[0] and way in {0, 3}, in_order)
+    return tuple(column for column, _ in zip(columns, same_way, strict=False))
