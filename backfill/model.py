@@ -140,9 +140,9 @@ class Counts:
         return self.paged - self.deferred
 
     @property
-    def adds_up(self) -> bool:
-        """True when every key paged has exactly one outcome."""
-        return self.paged == (
+    def total(self) -> int:
+        """The sum of all outcomes, deferred keys among them."""
+        return (
             self.written
             + self.unchanged
             + self.skipped
@@ -151,6 +151,11 @@ class Counts:
             + self.gone
             + self.deferred
         )
+
+    @property
+    def adds_up(self) -> bool:
+        """True when every key paged has exactly one outcome."""
+        return self.paged == self.total
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name, in the order of the declaration."""

@@ -31,9 +31,9 @@ from backfill.engine.faults import (
     StaleEpochError,
     StopError,
 )
-from backfill.engine.page import Page, sweep_page, walk_page
+from backfill.engine.page import Page, page_bounds, sweep_page, walk_page
 from backfill.engine.transform import Outcome, Refusal
-from backfill.engine.write import Written
+from backfill.engine.write import Values, Written
 from backfill.model import Counts, Key, RunState, SlicePhase
 from backfill.pg import slices
 from backfill.pg.connect import application_name, transaction
@@ -90,11 +90,11 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             now = _hold(bench, held)
             probe("before the page")
             page = (walk_page if now.phase is SlicePhase.WALK else sweep_page)(bench, now, rows)
-            step.rows = len(page.keys)
-            outcomes = _transform(bench, page, started)
+            step.page = page
+            step.outcomes = outcomes = _transform(bench, page, started)
             page = page.cut(now, len(outcomes)) if outcomes is not None else page
             step.begin("write")
-            written, refusals = _write(bench, page, outcomes)
+            written, refusals = _write(bench, now, page, outcomes)
             step.begin("record")
             probe("after the write")
             batch = _record(bench, now, page, written, refusals)
@@ -102,6 +102,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             step.begin("commit")
         probe("after COMMIT")
     except psycopg.Error as error:
+        step.remember(bench)
         raise _interruption(bench, step, error) from error
     return replace(batch, seconds=bench.clock.monotonic() - started)
 
@@ -111,12 +112,18 @@ class _Step:
 
     def __init__(self, bench: Bench) -> None:
         self._clock = bench.clock
-        self.rows = 0
+        self.page: Page | None = None
+        self.outcomes: list[Outcome] | None = None
         self.begin("page")
 
     def begin(self, name: str) -> None:
         self.name = name
         self.since = self._clock.monotonic()
+
+    def remember(self, bench: Bench) -> None:
+        """Keep what was computed: the batches that repeat these rows do not compute it again."""
+        if self.page is not None and self.outcomes is not None:
+            bench.memory.keep(self.page.keys, self.page.rows, self.outcomes)
 
 
 def _hold(bench: Bench, held: Slice) -> Slice:
@@ -140,40 +147,35 @@ def _transform(bench: Bench, page: Page, started: float) -> list[Outcome] | None
     if not page.rows:
         return []
     room = DEADLOCK_TIMEOUT_SECONDS - bench.options.lock_timeout_seconds
-    outcomes = bench.transform(
+    return bench.transform(
         page.keys, page.rows, bench.memory, deadline=started + room * TRANSFORM_SHARE
     )
-    bench.memory.keep(page.keys, page.rows, outcomes)
-    return outcomes
-
-
-Refused = Sequence[tuple[Key, str | None, str]]
 
 
 def _write(
-    bench: Bench, page: Page, outcomes: list[Outcome] | None
+    bench: Bench, now: Slice, page: Page, outcomes: list[Outcome] | None
 ) -> tuple[Written, list[tuple[Key, str | None, str]]]:
     """Write the page; the rows that cannot be written come back with the reason.
 
     A page of one row is written under a savepoint: what PostgreSQL refuses then is that row.
     """
-    refused = [
-        (key, outcome.sqlstate, outcome.message)
-        for key, outcome in zip(page.keys, outcomes or (), strict=False)
-        if isinstance(outcome, Refusal)
-    ]
-    values = [
-        (key, outcome)
-        for key, outcome in zip(page.keys, outcomes or (), strict=False)
-        if outcome is not None and not isinstance(outcome, Refusal)
-    ]
+    refused: list[tuple[Key, str | None, str]] = []
+    values: list[tuple[Key, Sequence[Values]]] = []
+    for key, outcome in zip(page.keys, outcomes or (), strict=False):
+        if isinstance(outcome, Refusal):
+            refused.append((key, outcome.sqlstate, outcome.message))
+        elif outcome is not None:
+            values.append((key, outcome))
 
     def write() -> Written:
-        if outcomes is None:
-            return bench.writer.write_keys(bench.conn, page.keys)
-        return bench.writer.write_values(bench.conn, bench.texts, values)
+        if outcomes is not None:
+            return bench.writer.write_values(bench.conn, bench.texts, values)
+        if page.is_whole:
+            after, bounds = page_bounds(bench, now, page)
+            return bench.writer.write_range(bench.conn, page.taken, after=after, bounds=bounds)
+        return bench.writer.write_keys(bench.conn, page.keys)
 
-    if len(page.keys) != 1:
+    if page.taken != 1:
         written = write()
     else:
         bench.conn.execute("SAVEPOINT one_row")
@@ -198,13 +200,12 @@ def _record(
     refused: list[tuple[Key, str | None, str]],
 ) -> Batch:
     skips = bench.writer.skips_conflicts
-    taken = len(page.keys)
     outcome = Counts(
         written=written.keys,
         skipped=written.missing if skips else 0,
         suppressed=0 if skips else written.missing,
         quarantined=len(refused),
-        unchanged=taken - written.keys - written.missing - len(refused),
+        unchanged=max(0, page.taken - written.keys - written.missing - len(refused)),
     )
     if refused:
         slices.add_quarantined(bench.conn, bench.ledger, now, refused)
@@ -222,7 +223,7 @@ def _record(
     return Batch(
         held=held,
         added=added,
-        taken=taken,
+        taken=page.taken,
         refused=len(refused),
         missed=len(page.missed),
         seconds=0.0,
@@ -249,7 +250,7 @@ def _interruption(
     )
     match fault.kind:
         case FaultKind.ROW:
-            return RowsRefusedError(step.rows, fault.summary)
+            return RowsRefusedError(step.page.taken if step.page else 0, fault.summary)
         case FaultKind.TRANSIENT:
             return RetriableError(fault, timed_out=False)
         case FaultKind.TIMEOUT:

@@ -30,20 +30,26 @@ class Page:
     """Rows that this transaction has locked.
 
     Attributes:
-        keys: of the rows taken; ascending when walking.
+        taken: how many rows are locked.
+        keys: of the rows taken; ascending when walking; empty when `is_whole`.
+        is_whole: every key between the bounds was taken, so that the bounds serve instead of keys.
         rows: the same rows for a Python transform; empty when PostgreSQL computes.
         paged: keys on the page, taken or not.
+        last: the last key on the page; None when it is empty.
         cursor: where the slice's cursor goes.
         at_end: nothing is left for this phase behind this page.
         missed: deferred keys that were tried and not obtained (sweep only).
         gone: deferred keys that are not ours any more (sweep only).
     """
 
+    taken: int
     keys: Sequence[Key]
     rows: Sequence[Row]
     paged: int
+    last: Key | None
     cursor: Key | None
     at_end: bool
+    is_whole: bool = False
     is_sweep: bool = False
     is_cut: bool = False
     missed: Sequence[Key] = ()
@@ -51,10 +57,11 @@ class Page:
 
     def cut(self, held: Slice, done: int) -> Page:
         """The page without the rows that time did not suffice for; they stay unlocked after it."""
-        if done == len(self.keys):
+        if done == self.taken:
             return self
         return replace(
             self,
+            taken=done,
             keys=self.keys[:done],
             rows=self.rows[:done],
             cursor=held.cursor if self.is_sweep else self.keys[done - 1],
@@ -74,13 +81,13 @@ class Page:
             )
             settled = len(self.keys) + len(self.gone)
             return outcome + Counts(gone=len(self.gone), deferred=-settled)
-        taken = len(self.keys)
+        taken = self.taken
         if taken == self.paged:  # what is taken is on the page, so nothing is missing
-            return outcome + Counts(paged=taken)
+            return outcome + Counts(paged=outcome.total)
         left = _left(bench, held, self)
         new = deferred.add_deferred(bench.conn, bench.ledger, held, left) if left else 0
         gone = 0 if self.is_cut else max(0, self.paged - taken - len(left))
-        return outcome + Counts(paged=taken + new + gone, deferred=new, gone=gone)
+        return outcome + Counts(paged=outcome.total + new + gone, deferred=new, gone=gone)
 
 
 def _keyset(bench: Bench, held: Slice) -> tuple[Keyset, dict[str, Any]]:
@@ -99,7 +106,12 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
     after = held.cursor if held.cursor is not None else held.after
     scan_rows = max(LEAST_SCAN_ROWS, rows * SCAN_ROWS_PER_ROW)
     lines = bench.conn.execute(
-        keyset.page(after=after is not None, lock=bench.writer.lock, columns=bench.columns),
+        keyset.page(
+            after=after is not None,
+            lock=bench.writer.lock,
+            columns=bench.columns,
+            all_keys=not bench.writer.writes_ranges,
+        ),
         {
             **arguments,
             **bound("after", after),
@@ -108,31 +120,44 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
             "page_rows": rows,
         },
     ).fetchall()
-    kept, paged, last_key, last_n = lines[0][:4]
+    kept, paged, last_n, *last = lines[0][0]
     # fewer matches than asked for, and the scan did not use up its keys: the slice's end
-    at_end = kept < rows and last_n != scan_rows
-    keys, taken = _taken(bench, lines, width, offset=4)
+    at_end = int(kept) < rows and (last_n is None or int(last_n) != scan_rows)
+    taken, keys, made = _taken(bench, lines, width)
     return Page(
+        taken=taken,
         keys=keys,
-        rows=taken,
-        paged=paged,
-        cursor=held.upto if at_end else tuple(last_key),
+        rows=made,
+        paged=int(paged),
+        last=tuple(last) or None,
+        cursor=held.upto if at_end else tuple(last),
         at_end=at_end,
+        is_whole=taken > len(keys),
     )
 
 
 def _taken(
-    bench: Bench, lines: Sequence[Sequence[Any]], width: int, *, offset: int
-) -> tuple[list[Key], list[Row]]:
-    """Keys and rows from lines in the form that `Keyset.page` returns."""
-    end = offset + width
+    bench: Bench, lines: Sequence[Sequence[Any]], width: int
+) -> tuple[int, list[Key], list[Row]]:
+    """How many rows, their keys and values, from lines in the form that `Keyset.page` returns."""
     if bench.rows is None:
-        arrays = lines[0][offset:end]
-        return ([] if arrays[0] is None else list(zip(*arrays, strict=True))), []
-    if lines[0][offset] is None:
-        return [], []
-    make = bench.rows
-    return [tuple(line[offset:end]) for line in lines], [make(line[end:]) for line in lines]
+        count, arrays = lines[0][1], lines[0][2:]
+        return count, ([] if arrays[0] is None else list(zip(*arrays, strict=True))), []
+    if lines[0][1] is None:
+        return 0, [], []
+    make, end = bench.rows, 1 + width
+    keys = [tuple(line[1:end]) for line in lines]
+    return len(keys), keys, [make(line[end:]) for line in lines]
+
+
+def page_bounds(bench: Bench, held: Slice, page: Page) -> tuple[bool, dict[str, Any]]:
+    """Whether there is a lower bound, and the parameters of both: `(cursor, last]`."""
+    after = held.cursor if held.cursor is not None else held.after
+    return after is not None, {
+        **_keyset(bench, held)[1],
+        **bound("after", after),
+        **bound("upto", page.last),
+    }
 
 
 def _left(bench: Bench, held: Slice, page: Page) -> list[Key]:
@@ -159,7 +184,16 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
     patient = bool(due) and due[0][1] >= PATIENT_TRIES
     keys = [key for key, _ in (due[:1] if patient else due)]
     if not keys:
-        return Page(keys=[], rows=[], paged=0, cursor=held.cursor, at_end=True, is_sweep=True)
+        return Page(
+            taken=0,
+            keys=[],
+            rows=[],
+            paged=0,
+            last=None,
+            cursor=held.cursor,
+            at_end=True,
+            is_sweep=True,
+        )
     width = len(bench.keyset.columns)
     statement = bench.keyset.take(lock=bench.writer.lock, columns=bench.columns, waiting=patient)
     arguments = {**bench.arguments, **key_arrays(keys, width)}
@@ -186,9 +220,11 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
     gone = [key for key in others if key not in missed]
     rows_made = [] if bench.rows is None else [bench.rows(line[width:]) for line in lines]
     return Page(
+        taken=len(taken),
         keys=taken,
         rows=rows_made,
         paged=0,
+        last=None,
         cursor=held.cursor,
         at_end=len(due) <= len(keys) and len(due) < rows and not missed,
         is_sweep=True,

@@ -45,6 +45,10 @@ class Memory:
     def keep(self, keys: Sequence[Key], rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
         self._known.update(zip(keys, zip(rows, outcomes, strict=False), strict=False))
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._known
+
     def forget(self) -> None:
         self._known.clear()
 
@@ -82,13 +86,19 @@ class PythonTransform:
         if self._is_batch:
             return self._by_batch(keys, rows, memory)
         outcomes: list[Outcome] = []
+        monotonic, function, repeats = self._clock.monotonic, self._function, not memory.is_empty
+        is_delete = isinstance(self._target, Delete)
+        outcome: Outcome
         for key, row in zip(keys, rows, strict=True):
-            known, outcome = memory.recall(key, row)
+            known, outcome = memory.recall(key, row) if repeats else (False, None)
             if not known:
-                if outcomes and self._clock.monotonic() > deadline:
+                if outcomes and monotonic() > deadline:
                     break
                 try:
-                    outcome = self._checked(self._function(row))
+                    result = function(row)
+                    # most transforms return a dict, and this loop is a hot path
+                    usual = type(result) is dict and not is_delete
+                    outcome = [result] if usual else self._checked(result)
                 except self._outages as error:
                     if outcomes:
                         break  # the rows before it are written; it comes first on the next page

@@ -6,7 +6,7 @@ blocks inserts of its children, so it is used only where the write itself needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ class Writer:
         self._relation = target
         self._arguments = arguments
         self.lock: RowLock = self._lock()
-        self._converters: dict[tuple[str, ...], list[Callable[[Any], str | None]]] = {}
+        self._checked: set[tuple[str, ...]] = set()
         self.by_key = None if self.is_python else self._set_based()
 
     @property
@@ -98,6 +98,22 @@ class Writer:
         ).rowcount
         return Written(rows=rows, keys=rows, missing=len(keys) - rows)
 
+    @property
+    def writes_ranges(self) -> bool:
+        """Whether a page of which every row was taken can be written by its bounds alone."""
+        return not self.is_python and not isinstance(self._target, Insert)
+
+    def write_range(
+        self, conn: Connection, taken: int, *, after: bool, bounds: Mapping[str, Any]
+    ) -> Written:
+        """Write all that matches between the bounds, every row of which this transaction holds.
+
+        A row that was committed there since the page was taken is written with them: it is ours,
+        and the cursor passes it. It cannot be waited for longer than lock_timeout.
+        """
+        rows = conn.execute(self._ranged(after=after), {**self._arguments, **bounds}).rowcount
+        return Written(rows=rows, keys=rows, missing=max(0, taken - rows))
+
     def write_values(
         self, conn: Connection, texts: ValueTexts, rows: Sequence[tuple[Key, Sequence[Values]]]
     ) -> Written:
@@ -106,6 +122,8 @@ class Writer:
         Raises:
             StopError: values name columns that cannot be written.
         """
+        if (written := self._write_alike(conn, texts, rows)) is not None:
+            return written
         unfit: list[tuple[Key, str]] = []
         groups: dict[tuple[str, ...], list[tuple[Key, list[str | None]]]] = {}
         meant = fit = 0
@@ -125,14 +143,36 @@ class Writer:
         keys = done if meant == fit else min(fit, done)
         return Written(rows=done, keys=keys, missing=fit - keys, unfit=unfit)
 
+    def _write_alike(
+        self, conn: Connection, texts: ValueTexts, rows: Sequence[tuple[Key, Sequence[Values]]]
+    ) -> Written | None:
+        """The usual case, column by column: one mapping a key, all with the same columns.
+
+        None when it is not the usual case, or a value needs a look of its own.
+        """
+        if not rows:
+            return Written(rows=0, keys=0, missing=0)
+        columns = tuple(rows[0][1][0])
+        names = rows[0][1][0].keys()
+        if not all(len(several) == 1 and several[0].keys() == names for _, several in rows):
+            return None
+        self._check_columns(columns)
+        arrays: dict[str, str] = {}
+        for i, column in enumerate(columns):
+            values = [several[0][column] for _, several in rows]
+            converted = texts.all_of(self._relation.columns[column], values)
+            if converted is None:
+                return None
+            arrays[f"v_{i}"] = array_literal(converted)
+        keys = key_arrays([key for key, _ in rows], len(self._keyset.columns))
+        done = conn.execute(self._valued(columns), {**arrays, **keys}).rowcount
+        return Written(rows=done, keys=done, missing=len(rows) - done)
+
     def _texts(self, texts: ValueTexts, values: Values) -> list[str | None]:
-        columns = tuple(values)
-        converters = self._converters.get(columns)
-        if converters is None:
-            self._check_columns(columns)
-            converters = [texts.for_column(self._relation.columns[column]) for column in columns]
-            self._converters[columns] = converters
-        return [to_text(value) for to_text, value in zip(converters, values.values(), strict=True)]
+        self._check_columns(tuple(values))
+        return [
+            texts.text_of(self._relation.columns[column], value) for column, value in values.items()
+        ]
 
     def _write_group(
         self,
@@ -146,7 +186,9 @@ class Writer:
         keys = key_arrays([key for key, _ in rows], len(self._keyset.columns))
         return conn.execute(self._valued(columns), {**arrays, **keys}).rowcount
 
-    def _check_columns(self, columns: Sequence[str]) -> None:
+    def _check_columns(self, columns: tuple[str, ...]) -> None:
+        if columns in self._checked:
+            return
         name = self._declaration.job_class.__name__
         match self._target:
             case Update(columns=declared):
@@ -162,6 +204,7 @@ class Writer:
                 f" target writes {', '.join(allowed)}",
                 summary="the transform returned other columns than its target",
             )
+        self._checked.add(columns)
 
     # --- statements -------------------------------------------------------------------------
 
@@ -189,13 +232,19 @@ class Writer:
             case _:
                 return sql.SQL("UPDATE {} SET {} FROM {} WHERE {}").format(
                     self._keyset.from_table,
-                    sql.SQL(", ").join(
-                        sql.SQL("{} = {}").format(sql.Identifier(column), expression)
-                        for column, expression in expressions.items()
-                    ),
+                    _assigned(expressions),
                     self._keyset.unnested(),
                     self._keyset.joined(),
                 )
+
+    def _ranged(self, *, after: bool) -> sql.Composed:
+        keyset = self._keyset
+        where = sql.SQL("{} AND ({})").format(keyset.between(after=after), keyset.condition)
+        if isinstance(self._target, Delete):
+            return sql.SQL("DELETE FROM {} WHERE {}").format(keyset.from_table, where)
+        return sql.SQL("UPDATE {} SET {} WHERE {}").format(
+            keyset.from_table, _assigned(self._expressions()), where
+        )
 
     def _expressions(self) -> dict[str, sql.Composable]:
         if self._declaration.sql is not None:
@@ -245,10 +294,7 @@ class Writer:
             )
         return sql.SQL("UPDATE {} SET {} FROM {} WHERE {}").format(
             self._keyset.from_table,
-            sql.SQL(", ").join(
-                sql.SQL("{} = {}").format(sql.Identifier(column), value)
-                for column, value in values.items()
-            ),
+            _assigned(values),
             self._keyset.unnested(extra),
             self._keyset.joined(),
         )
@@ -276,6 +322,13 @@ class Writer:
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(column)) for column in changed
             ),
         )
+
+
+def _assigned(values: Mapping[str, sql.Composable]) -> sql.Composed:
+    """`"a" = …, "b" = …`."""
+    return sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(column), value) for column, value in values.items()
+    )
 
 
 def _order(expressions: Sequence[sql.Composable]) -> sql.Composable:

@@ -8,7 +8,7 @@ judge: what does not fit is a row error, as it would be in plain SQL.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -22,6 +22,9 @@ class UnfitValueError(Exception):
     """A value that cannot be written into its column; says the column and the value's type."""
 
 
+_PLAIN_TYPES = frozenset({int, str})
+
+
 class ValueTexts:
     """Turns values into text for one connection."""
 
@@ -29,25 +32,39 @@ class ValueTexts:
         self._transformer = Transformer(conn)
         self._encoding = conn.info.encoding
 
-    def for_column(self, column: Column) -> Callable[[Any], str | None]:
-        """A function from a value of that column to its text; it raises UnfitValueError."""
+    def all_of(self, column: Column, values: Sequence[Any]) -> list[str | None] | None:
+        """The texts of many values of a column at once; None when they must be looked at singly.
 
-        def to_text(value: Any) -> str | None:
-            if value is None:
-                return None
-            if column.is_json and not hasattr(value, "obj"):  # psycopg's Json and Jsonb have one
-                return self._json(column, value)
-            if type(value) is int:
-                return str(value)
-            text = value if type(value) is str else self._dumped(column, value)
-            if "\x00" in text:
-                raise UnfitValueError(
-                    f"column {column.name}: the value contains a NUL character, which PostgreSQL"
-                    " cannot store in text"
-                )
-            return text
+        The hot path: text and integers, which need no dumper.
+        """
+        types = set(map(type, values))
+        if column.is_json or not types <= _PLAIN_TYPES:
+            return None
+        if types == {int}:
+            return list(map(str, values))
+        if types == {str} and "\x00" not in "".join(values):
+            return list(values)
+        return None
 
-        return to_text
+    def text_of(self, column: Column, value: Any) -> str | None:
+        """One value's text.
+
+        Raises:
+            UnfitValueError: it has no form in PostgreSQL.
+        """
+        if value is None:
+            return None
+        if column.is_json and not hasattr(value, "obj"):  # psycopg's Json and Jsonb have one
+            return self._json(column, value)
+        if type(value) is int:
+            return str(value)
+        text = value if type(value) is str else self._dumped(column, value)
+        if "\x00" in text:
+            raise UnfitValueError(
+                f"column {column.name}: the value contains a NUL character, which PostgreSQL"
+                " cannot store in text"
+            )
+        return text
 
     def _json(self, column: Column, value: Any) -> str:
         try:
