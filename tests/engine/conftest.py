@@ -1,0 +1,17 @@
+"""Fixtures of the engine's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engine.factory import Worksite
+
+
+@pytest.fixture
+def site(db_url: str) -> Iterator[Worksite]:
+    """A database of the test's own, with the ledger."""
+    worksite = Worksite(db_url)
+    yield worksite
+    worksite.close()
