@@ -54,6 +54,9 @@ SLICE_ATTEMPTS = 6
 LONGEST_WAIT_SECONDS = 60.0
 #: A slice whose deferred rows are all locked by others is swept again after this time.
 SWEEP_WAIT_SECONDS = 0.25
+#: A worker without a slice looks again for so long, so often; then its slot is empty.
+IDLE_PATIENCE_SECONDS = 1.0
+IDLE_POLL_SECONDS = 0.05
 #: A held slice's lease is renewed at least so often while the loop sleeps, as a share of the lease.
 HEARTBEAT_SHARE = 1 / 3
 
@@ -119,11 +122,21 @@ def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Rep
 
     try:
         slices.free_lapsed(bench.conn, bench.ledger, bench.run.id)
+        idle_since: float | None = None
         while not is_over():
             ended = _take_and_work(bench, slot, report, is_over)
-            if ended is not None:
-                report.ended = ended
-                break
+            if ended is Ended.IDLE:
+                # the others may be about to end this phase: its successor has work for all
+                now = bench.clock.monotonic()
+                idle_since = now if idle_since is None else idle_since
+                if now - idle_since < IDLE_PATIENCE_SECONDS:
+                    bench.clock.sleep(IDLE_POLL_SECONDS)
+                    continue
+            elif ended is None:
+                idle_since = None
+                continue
+            report.ended = ended
+            break
     except StopError as error:
         pause_for_error(bench, error.reason)
         report.ended = Ended.NOT_WORKING
@@ -144,8 +157,10 @@ def _take_and_work(
     bench: Bench, slot: int, report: Report, is_over: Callable[[], bool]
 ) -> Ended | None:
     """Bring the run one step on: begin it, work a slice, or move its state; None: there is more."""
+    if not _window_is_open(bench):
+        return Ended.NOT_WORKING
     state = begin(bench).run_state
-    if not state.is_working or not _window_is_open(bench):
+    if not state.is_working:
         return Ended.NOT_WORKING
     try:
         held = _take(bench, state, slot)

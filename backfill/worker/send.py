@@ -52,8 +52,8 @@ def send_slot(
 
 
 def slots_of(run: Run) -> Sequence[int]:
-    """The slots of a run: one while it has not begun, so that one worker reads the horizon."""
-    return range(Options.from_json(run.options).concurrency if run.began else 1)
+    """The slots of a run: as many as its concurrency."""
+    return range(Options.from_json(run.options).concurrency)
 
 
 def send_slots(project: Project, desk: Desk, run: Run) -> bool:
