@@ -122,21 +122,7 @@ def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Rep
 
     try:
         slices.free_lapsed(bench.conn, bench.ledger, bench.run.id)
-        idle_since: float | None = None
-        while not is_over():
-            ended = _take_and_work(bench, slot, report, is_over)
-            if ended is Ended.IDLE:
-                # the others may be about to end this phase: its successor has work for all
-                now = bench.clock.monotonic()
-                idle_since = now if idle_since is None else idle_since
-                if now - idle_since < IDLE_PATIENCE_SECONDS:
-                    bench.clock.sleep(IDLE_POLL_SECONDS)
-                    continue
-            elif ended is None:
-                idle_since = None
-                continue
-            report.ended = ended
-            break
+        _until_it_ends(bench, slot, report, is_over)
     except StopError as error:
         pause_for_error(bench, error.reason)
         report.ended = Ended.NOT_WORKING
@@ -151,6 +137,22 @@ def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Rep
     ):
         report.ended = Ended.BUDGET  # older writers are still waited for
     return report
+
+
+def _until_it_ends(bench: Bench, slot: int, report: Report, is_over: Callable[[], bool]) -> None:
+    """Slice after slice; an idle slot waits a little, because the next phase has work for all."""
+    idle_since: float | None = None
+    while not is_over():
+        ended = _take_and_work(bench, slot, report, is_over)
+        now = bench.clock.monotonic()
+        if ended is None:
+            idle_since = None
+            continue
+        idle_since = now if idle_since is None else idle_since
+        if ended is not Ended.IDLE or now - idle_since >= IDLE_PATIENCE_SECONDS:
+            report.ended = ended
+            return
+        bench.clock.sleep(IDLE_POLL_SECONDS)
 
 
 def _take_and_work(
