@@ -36,8 +36,8 @@ class Options:
         batch_rows: rows a batch, 1 to 100,000; `auto`: what a batch's target time allows.
         slice_rows: rows a slice, 1 to 10,000,000.
         concurrency: slices worked on at once, 1 to 64.
-        lock: `skip`: rows are locked while they are transformed; `optimistic`: they are not, and
-            what changed meanwhile is taken again; None: what suits the target.
+        lock: `skip`: rows are locked while they are transformed, and those that others hold are
+            passed by and taken later; None: the same.
         rate: rows per second over all workers, such as `5000/s`; None: as fast as it goes.
         window: when the run may work, such as `22:00-06:00 Europe/Berlin`; None: always.
         lock_timeout_seconds: the longest wait for a lock, 0.001 to 0.9.
@@ -53,7 +53,7 @@ class Options:
     batch_rows: int | Literal["auto"] = "auto"
     slice_rows: int = 50_000
     concurrency: int = 2
-    lock: Literal["skip", "optimistic"] | None = None
+    lock: Literal["skip"] | None = None
     rate: str | None = None
     window: str | None = None
     lock_timeout_seconds: float = 0.3
@@ -67,8 +67,8 @@ class Options:
             _check_int("batch_rows", self.batch_rows, 1, 100_000, also='"auto" or ')
         _check_int("slice_rows", self.slice_rows, 1, 10_000_000)
         _check_int("concurrency", self.concurrency, 1, 64)
-        if self.lock not in (None, "skip", "optimistic"):
-            raise _wrong("lock", self.lock, '"skip", "optimistic" or None')
+        if self.lock not in (None, "skip"):
+            raise _wrong("lock", self.lock, '"skip" or None')
         _check_text("rate", self.rate, Rate.parse, 'text such as "5000/s", or None')
         _check_text(
             "window", self.window, Window.parse, 'text such as "22:00-06:00 Europe/Berlin", or None'
