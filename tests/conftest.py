@@ -9,8 +9,10 @@ import pytest
 
 from backfill.local.postgres import LocalPostgres
 from backfill.local.redis import LocalRedis
-from tests import services
+from tests import profiles, services
 from tests.services import PostgresServer, RedisServer
+
+profiles.load_profile()
 
 
 @pytest.fixture(scope="session")

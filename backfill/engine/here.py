@@ -83,32 +83,26 @@ class Crew:
     def _work_until_the_end(self, slot: int) -> None:
         bench: Bench | None = None
         away_since: float | None = None
-        while not self._stop.is_set():
-            try:
-                if bench is None:
-                    bench = self._make_bench(self._stop.is_set)
-                work(bench, slot=slot)
-                away_since = None
-                if self._is_over(bench):
-                    break
-            except (psycopg.OperationalError, UnreachableError) as error:
-                _close(bench)
-                bench = None
-                now = self._clock.monotonic()
-                away_since = now if away_since is None else away_since
-                if now - away_since > PATIENCE_SECONDS:
-                    if isinstance(error, BackfillError):
-                        raise
-                    raise UnreachableError(
-                        f"the database has been away for {PATIENCE_SECONDS:.0f} s",
-                        remedy="Everything is kept in it: start the same command again.",
-                    ) from error
-                log.warning("database.unreachable", error=type(error).__name__)
-                self._stop.wait(0.5)
-            self._stop.wait(IDLE_SECONDS)
-        if bench is not None:
-            bench.job.teardown()
-            bench.conn.close()
+        try:
+            while not self._stop.is_set():
+                try:
+                    if bench is None:
+                        bench = self._make_bench(self._stop.is_set)
+                    work(bench, slot=slot)
+                    away_since = None
+                    if self._is_over(bench):
+                        break
+                except (psycopg.OperationalError, UnreachableError) as error:
+                    _leave(bench)
+                    bench = None
+                    now = self._clock.monotonic()
+                    away_since = now if away_since is None else away_since
+                    _check_patience(now - away_since, error)
+                    log.warning("database.unreachable", error=type(error).__name__)
+                    self._stop.wait(0.5)
+                self._stop.wait(IDLE_SECONDS)
+        finally:
+            _leave(bench)
 
     def _is_over(self, bench: Bench) -> bool:
         run = get_run(bench.conn, bench.ledger, bench.run.id)
@@ -122,6 +116,21 @@ class Crew:
         return bool(causes - {PauseCause.WINDOW})
 
 
-def _close(bench: Bench | None) -> None:
+def _check_patience(away_seconds: float, error: Exception) -> None:
+    if away_seconds <= PATIENCE_SECONDS:
+        return
+    if isinstance(error, BackfillError):
+        raise error
+    raise UnreachableError(
+        f"the database has been away for {PATIENCE_SECONDS:.0f} s",
+        remedy="Everything is kept in it: start the same command again.",
+    ) from error
+
+
+def _leave(bench: Bench | None) -> None:
+    """Whatever ended the work: the job lets go of what `setup` took, the connection is closed."""
     if bench is not None:
-        bench.conn.close()
+        try:
+            bench.job.teardown()
+        finally:
+            bench.conn.close()

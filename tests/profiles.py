@@ -1,0 +1,24 @@
+"""How many examples the property tests try: few at hand, many at night.
+
+`HYPOTHESIS_PROFILE=nightly pytest` tries ten times as many.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# Examples that talk to a server take as long as the machine lets them: no deadline.
+settings.register_profile("quick", deadline=None, print_blob=True)
+settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=1_000)
+
+
+def load_profile() -> None:
+    """Choose what `HYPOTHESIS_PROFILE` names; `quick` when it names none."""
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def share_of_examples(percent: int) -> settings:
+    """Settings for a property whose examples are dear: so many where others have a hundred."""
+    return settings(max_examples=max(1, settings().max_examples * percent // 100))
