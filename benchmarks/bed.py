@@ -71,10 +71,12 @@ class Bed:
         self.conn.execute("DROP TABLE IF EXISTS people")
         self.conn.execute(
             "CREATE TABLE people (id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL,"
-            " created_at timestamptz NOT NULL DEFAULT now(), n integer NOT NULL DEFAULT 0, slug text)"
+            " created_at timestamptz NOT NULL DEFAULT now(), n integer NOT NULL DEFAULT 0,"
+            " slug text)"
         )
         self.conn.execute(
-            "INSERT INTO people (id, name, email) SELECT i, 'Person Number ' || i || ' Of Somewhere',"
+            "INSERT INTO people (id, name, email)"
+            " SELECT i, 'Person Number ' || i || ' Of Somewhere',"
             " 'person.' || i || '@example.com' FROM generate_series(1, %s) AS i",
             [rows],
         )
@@ -157,8 +159,10 @@ def start_worker(bed: Bed, name: str, *, children: int) -> subprocess.Popen[byte
     """One `backfill worker`."""
     log = (bed.folder / f"{name}.log").open("ab")
     return subprocess.Popen(
-        [sys.executable, "-m", "backfill", "--project", str(bed.folder), "worker"]
-        + ["--concurrency", str(children), "--name", name, "--loglevel", "WARNING"],
+        [
+            *(sys.executable, "-m", "backfill", "--project", str(bed.folder), "worker"),
+            *("--concurrency", str(children), "--name", name, "--loglevel", "WARNING"),
+        ],
         env=dict(bed.project.environ),
         stdout=log,
         stderr=log,

@@ -61,7 +61,7 @@ def django_bulk_update(bed: Bed) -> float:
         )
         django.setup()
 
-    class Person(models.Model):
+    class Person(models.Model):  # type: ignore[misc]  # Django ships no types
         id = models.BigIntegerField(primary_key=True)
         name = models.TextField()
         slug = models.TextField(null=True)
