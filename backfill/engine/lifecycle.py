@@ -93,10 +93,16 @@ def _go_on(conn: Connection, ledger: Ledger, run: Run) -> None:
         set_state(conn, ledger, run, RunState.RUNNING if run.began else RunState.QUEUED)
 
 
-def advance(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> RunState:
+def advance(
+    conn: Connection, ledger: Ledger, run_id: str, *, by: str, may_succeed: bool
+) -> RunState:
     """Move a run on when its phase has nothing left: called by whoever finds no slice to take.
 
-    Returns the state it is in then.
+    Args:
+        may_succeed: whether the caller has called the job's `after_run`, which comes first.
+
+    Returns:
+        The state it is in then.
     """
     with transaction(conn):
         run = get_run(conn, ledger, run_id, lock=True)
@@ -121,7 +127,7 @@ def advance(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> RunSta
                 )
             run = get_run(conn, ledger, run_id)
         if run.run_state is RunState.VERIFYING:
-            _finish(conn, ledger, run, by=by)
+            _finish(conn, ledger, run, by=by, may_succeed=may_succeed)
         return get_run(conn, ledger, run_id).run_state
 
 
@@ -129,7 +135,7 @@ def _is_walked(conn: Connection, ledger: Ledger, run: Run) -> bool:
     return run.frontier_done and not totals(conn, ledger, run.id).by_phase["walk"]
 
 
-def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str) -> None:
+def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str, may_succeed: bool) -> None:
     """The end of the completion check: back to work, quarantine, or success."""
     total = totals(conn, ledger, run.id)
     if total.by_phase["verify"]:
@@ -165,6 +171,8 @@ def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str) -> None:
             reason=reason,
             ends=ends,
         )
+        return
+    if not may_succeed:
         return
     _end(conn, ledger, run, RunState.SUCCEEDED)
     add_event(
@@ -260,6 +268,27 @@ def retry(
             ) from error
         claim_writes(conn, ledger, run_id, relation, columns)
         add_event(conn, ledger, Event.RUN_RETRIED, run=run_id, caused_by=by)
+
+
+def hand_over(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> bool:
+    """Give a run that a process of its own worked on to the workers; False when it is theirs.
+
+    A process that still works on it may go on: slots and epochs keep the two apart (I3).
+
+    Raises:
+        RefusedError: it has ended.
+    """
+    with transaction(conn):
+        run = get_run(conn, ledger, run_id, lock=True)
+        if not run.run_state.is_live:
+            raise RefusedError(
+                f"run {run_id} is {run.state} already", remedy="There is nothing to hand over."
+            )
+        if run.executor == "celery":
+            return False
+        conn.execute(ledger.q("UPDATE {s}.run SET executor = 'celery' WHERE id = %s"), [run_id])
+        add_event(conn, ledger, Event.RUN_HANDED_OVER, run=run_id, caused_by=by)
+    return True
 
 
 def release_quarantine(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> int:

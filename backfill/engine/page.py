@@ -121,8 +121,10 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
         },
     ).fetchall()
     kept, paged, last_n, *last = lines[0][0]
-    # fewer matches than asked for, and the scan did not use up its keys: the slice's end
-    at_end = int(kept) < rows and (last_n is None or int(last_n) != scan_rows)
+    # fewer matches than asked for, and the scan did not use up its keys: the slice's end; or its
+    # last key itself (equal texts are equal keys)
+    is_short = int(kept) < rows and (last_n is None or int(last_n) != scan_rows)
+    at_end = is_short or tuple(last) == held.upto
     taken, keys, made = _taken(bench, lines, width)
     return Page(
         taken=taken,

@@ -172,22 +172,29 @@ def _take_and_work(
         report.slices += 1
         _work_slice(bench, held, report, is_over)
         return None
-    if state is RunState.VERIFYING:
-        _call_after_run(bench)
-    if lifecycle.advance(bench.conn, bench.ledger, bench.run.id, by=bench.holder) is not state:
+    told = state is RunState.VERIFYING and _call_after_run(bench)
+    after = lifecycle.advance(
+        bench.conn, bench.ledger, bench.run.id, by=bench.holder, may_succeed=told
+    )
+    if after is not state:
         return None
     fail_if_stuck(bench)
     return Ended.IDLE
 
 
-def _call_after_run(bench: Bench) -> None:
-    """Before the state says `succeeded`, so that a process dying here leaves it to another."""
+def _call_after_run(bench: Bench) -> bool:
+    """Before the state says `succeeded`, so that a process dying here leaves it to another.
+
+    Returns False when the run has not come to its end yet.
+    """
     total = totals(bench.conn, bench.ledger, bench.run.id)
-    if total.by_phase["done"] == sum(total.by_phase.values()) and not open_quarantine(
+    if total.by_phase["done"] < sum(total.by_phase.values()) or open_quarantine(
         bench.conn, bench.ledger, bench.run.id
     ):
-        info = run_info(bench.run, counts=total.counts)
-        call_hook(bench, "after_run", lambda: bench.job.after_run(info))
+        return False
+    info = run_info(bench.run, counts=total.counts)
+    call_hook(bench, "after_run", lambda: bench.job.after_run(info))
+    return True
 
 
 def _window_is_open(bench: Bench) -> bool:
