@@ -23,6 +23,7 @@ import psycopg
 from psycopg import sql
 
 from backfill.clock import Clock, SystemClock
+from backfill.engine import lifecycle
 from backfill.engine.begin import begin
 from backfill.engine.bench import Bench, Probe, make_bench, no_probe
 from backfill.engine.enqueue import create_run
@@ -30,7 +31,7 @@ from backfill.engine.here import Crew
 from backfill.engine.pace import Pace
 from backfill.job import Job, Options
 from backfill.job.declaration import declaration_of
-from backfill.model import Counts
+from backfill.model import Counts, PauseCause
 from backfill.pg.connect import Connection, connect
 from backfill.pg.ledger import (
     EventRecord,
@@ -228,11 +229,19 @@ class Worksite:
         pace: Pace | None = None,
         probe: Probe = no_probe,
         stopping: Callable[[], bool] = lambda: False,
+        role: str | None = None,
     ) -> Bench:
-        """A workbench with a connection of its own, which the caller closes."""
+        """A workbench with a connection of its own, which the caller closes; as `role` if given."""
         clock = clock or SystemClock()
+
+        def connect_as() -> Connection:
+            conn = connect(self.url)
+            if role is not None:
+                conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            return conn
+
         bench = make_bench(
-            lambda: connect(self.url),
+            connect_as,
             self.ledger,
             run,
             declaration_of(job),
@@ -302,6 +311,10 @@ class Worksite:
             pauses=pauses(self.conn, self.ledger, run.id),
             quarantine=quarantined_rows(self.conn, self.ledger, run.id),
         )
+
+    def lift(self, run: Run, cause: PauseCause = PauseCause.ERROR) -> None:
+        """Take a cause of a pause away; it must be there."""
+        assert lifecycle.lift(self.conn, self.ledger, run.id, [cause], by="the test")
 
     # --- what tests wait for ----------------------------------------------------------------
 

@@ -150,7 +150,7 @@ def test_a_paused_sweep_is_not_stuck_when_it_goes_on(site: Worksite) -> None:
             _pause(site, run.id)
         # as if the pause had taken an hour
         site.execute("UPDATE backfill.slice SET progress_at = progress_at - interval '1 hour'")
-        lifecycle.lift(site.conn, site.ledger, run.id, [PauseCause.USER], by="the test")
+        site.lift(run, PauseCause.USER)
         with site.crew(Increment, run):
             tried = site.value("SELECT tries FROM backfill.deferred")
             until(
@@ -225,10 +225,10 @@ def test_at_the_bound_a_run_without_a_todo_pauses_naming_the_writer_and_then_wai
         assert paused.state == "paused"
         assert str(other.info.backend_pid) in paused.why_paused
         assert paused.counts.paged == 0
-        lifecycle.lift(site.conn, site.ledger, run.id, [PauseCause.ERROR], by="the test")
+        site.lift(run)
         assert site.work(Increment, run, settings=settings).state == "paused"
         other.commit()
-    lifecycle.lift(site.conn, site.ledger, run.id, [PauseCause.ERROR], by="the test")
+    site.lift(run)
     done = site.work(Increment, run, settings=settings)
     assert done.state == "succeeded"
     assert done.counts.written == 51

@@ -1,0 +1,411 @@
+"""Errors that are nobody's row: the run waits, tries again or pauses; the quarantine stays empty.
+
+Each fault strikes in mid-run, at a named point of a batch (engine/batch.py); when it is mended the
+run goes on to success, and every row has been written exactly once (I1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import pytest
+
+from backfill.engine.work import SLICE_ATTEMPTS
+from backfill.errors import RetryLater
+from backfill.job import Job, Options, Row, Sql, Table, Update
+from backfill.local.postgres import LocalPostgres
+from backfill.model import BatchInfo, RunInfo
+from backfill.pg.connect import connect
+from backfill.pg.install import upgrade
+from backfill.pg.ledger import Run
+from tests.engine.factory import AtVisit, FakeClock, Outcome, Worksite, until
+from tests.engine.jobs import Increment, IncrementInPython, Label, LabelInPython
+
+BY_TEN = Options(batch_rows=10)
+
+
+@pytest.fixture
+def role(site: Worksite) -> Iterator[str]:
+    """A role that may use the ledger, and the table t as far as it is granted."""
+    name = f"worker_of_{site.conn.info.dbname}"
+    site.execute(f"CREATE ROLE {name}")
+    site.execute(f"GRANT USAGE ON SCHEMA backfill TO {name}")
+    site.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA backfill TO {name}")
+    site.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA backfill TO {name}")
+    yield name
+    site.execute(f"DROP OWNED BY {name}")
+    site.execute(f"DROP ROLE {name}")
+
+
+def _check_paused(outcome: Outcome, *reasons: str) -> None:
+    assert outcome.state == "paused"
+    assert outcome.why_paused.startswith("error: ")
+    for reason in reasons:
+        assert reason in outcome.why_paused
+    assert outcome.quarantine == []
+    # I7: told by the events, too
+    assert outcome.event("run.paused").detail["reason"] in outcome.why_paused
+
+
+def _check_incremented(done: Outcome, site: Worksite) -> None:
+    assert done.state == "succeeded"
+    assert done.quarantine == []
+    assert site.rows("SELECT DISTINCT n FROM t") == [(1,)]
+
+
+@contextmanager
+def _own_site(server: LocalPostgres) -> Iterator[Worksite]:
+    """The ledger, and a site, in a server of the test's own."""
+    with connect(server.url()) as conn:
+        upgrade(conn)
+    with closing(Worksite(server.url())) as site:
+        yield site
+
+
+@pytest.mark.parametrize("job", [Increment, IncrementInPython])
+def test_a_revoked_permission_pauses_the_run_and_granted_again_it_goes_on(
+    site: Worksite, role: str, job: type[Job]
+) -> None:
+    site.numbers(100)
+    site.execute(f"GRANT SELECT, UPDATE ON t TO {role}")
+    revoke = AtVisit("after COMMIT", 3, lambda: site.execute(f"REVOKE UPDATE ON t FROM {role}"))
+    paused = site.run(job, options=BY_TEN, role=role, probe=revoke)
+    _check_paused(paused, "42501", "permission denied for table t")
+    assert paused.counts.written == 30
+
+    site.execute(f"GRANT UPDATE ON t TO {role}")
+    site.lift(paused.run)
+    _check_incremented(site.work(job, paused.run, role=role), site)
+
+
+@pytest.mark.parametrize("job", [Label, LabelInPython])
+def test_a_dropped_column_pauses_the_run(site: Worksite, job: type[Job]) -> None:
+    site.numbers(100)
+    drop = AtVisit("after COMMIT", 3, lambda: site.execute("ALTER TABLE t DROP COLUMN label"))
+    paused = site.run(job, options=BY_TEN, probe=drop)
+    _check_paused(paused, "42703", "label")
+    assert paused.counts.written == 30
+
+    site.execute("ALTER TABLE t ADD COLUMN label text")
+    site.lift(paused.run)
+    done = site.work(job, paused.run)
+    assert done.state == "succeeded"
+    assert site.value("SELECT count(*) FROM t WHERE label = 'row ' || id") == 100
+
+
+def test_a_check_that_may_not_read_pauses_the_run_instead_of_ending_its_worker(
+    site: Worksite, role: str
+) -> None:
+    """The completion check works between batches: its errors have no batch to be classified in."""
+    site.numbers(10)
+    site.execute(f"GRANT SELECT, UPDATE ON t TO {role}")
+    revoke = AtVisit("after COMMIT", 1, lambda: site.execute(f"REVOKE SELECT ON t FROM {role}"))
+    paused = site.run(Label, role=role, probe=revoke)
+    _check_paused(paused, "between two batches", "42501")
+
+    site.execute(f"GRANT SELECT ON t TO {role}")
+    site.lift(paused.run)
+    assert site.work(Label, paused.run, role=role).state == "succeeded"
+
+
+def test_a_server_made_read_only_in_mid_run_pauses_it_and_says_so(
+    own_postgres: LocalPostgres,
+) -> None:
+    """Managed servers do this when their disk is full: writing on would be the worst answer."""
+    with _own_site(own_postgres) as site:
+        _check_read_only(site)
+
+
+def _check_read_only(site: Worksite) -> None:
+    site.numbers(1_000)
+
+    def make_read_only() -> None:
+        site.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        site.execute("SELECT pg_reload_conf()")
+        until(lambda: _setting(site) == "on", what="the server to have read its settings")
+
+    paused = site.run(Increment, options=BY_TEN, probe=AtVisit("after COMMIT", 3, make_read_only))
+    _check_paused(paused, "25006", "read-only transaction")
+    assert paused.counts.written < 1_000
+
+    site.execute("ALTER SYSTEM RESET default_transaction_read_only")
+    site.execute("SELECT pg_reload_conf()")
+    until(lambda: _setting(site) == "off", what="the server to have read its settings")
+    site.lift(paused.run)
+    _check_incremented(site.work(Increment, paused.run), site)
+
+
+def test_a_database_that_is_read_only_by_default_pauses_the_run_before_its_first_slice(
+    site: Worksite,
+) -> None:
+    site.numbers(10)
+    database = site.conn.info.dbname
+    site.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    paused = site.run(Increment)
+    _check_paused(paused, "25006")
+    assert paused.counts.paged == 0
+
+    with connect(site.url) as conn:
+        conn.execute("SET default_transaction_read_only = off")
+        conn.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+    site.lift(paused.run)
+    _check_incremented(site.work(Increment, paused.run), site)
+
+
+def _setting(site: Worksite) -> str:
+    """As a session sees it that begins now."""
+    with connect(site.url) as conn:
+        row = conn.execute("SHOW default_transaction_read_only").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+class Slow(Job):
+    """Ten milliseconds a row, in the write."""
+
+    source = Table("t")
+    transform = Sql(n="n + 1 + length(pg_sleep(0.01)::text)")
+    target = Update()
+
+
+def test_somebodys_cancel_pauses_the_run(site: Worksite) -> None:
+    """They will have had a reason; the same SQLSTATE as our own time-out, told by the time."""
+    site.numbers(60)
+    run = site.enqueue(Slow, options=Options(batch_rows=30))
+    with site.crew(Slow, run):
+        until(
+            lambda: site.rows(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                " WHERE wait_event = 'PgSleep' AND application_name LIKE %s",
+                f"backfill {run.id}%",
+            ),
+            what="a batch's write to be under way",
+        )
+    paused = site.outcome(run)
+    _check_paused(paused, "57014", "in the step write", "user request")
+    site.lift(run)
+    _check_incremented(site.work(Slow, run), site)
+
+
+@pytest.mark.parametrize("job", [Increment, IncrementInPython])
+@pytest.mark.parametrize(
+    "point", ["before the page", "after the write", "before COMMIT", "after COMMIT"]
+)
+def test_a_terminated_backend_is_replaced_and_the_run_goes_on_by_itself(
+    site: Worksite, point: str, job: type[Job]
+) -> None:
+    """I1: whether or not the batch in hand had committed."""
+    site.numbers(60)
+    run = site.enqueue(job, options=BY_TEN)
+
+    def terminate() -> None:
+        killed = site.rows(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'backfill%%' AND pid <> pg_backend_pid()"
+            " AND datname = %s",
+            site.conn.info.dbname,
+        )
+        assert killed == [(True,)]
+
+    done = site.work(job, run, probe=AtVisit(point, 3, terminate))
+    _check_incremented(done, site)
+    assert "run.paused" not in done.event_names
+
+
+def test_a_restart_of_the_server_is_sat_out(own_postgres: LocalPostgres) -> None:
+    with _own_site(own_postgres) as site:
+        site.numbers(60)
+        run = site.enqueue(Increment, options=BY_TEN)
+        with site.crew(Increment, run, probe=AtVisit("before COMMIT", 3, own_postgres.restart)):
+            pass
+    with closing(Worksite(own_postgres.url())) as site:
+        _check_incremented(site.outcome(run), site)
+
+
+def test_a_statement_that_runs_into_our_own_time_out_is_tried_again_with_fewer_rows(
+    site: Worksite,
+) -> None:
+    """I5: also where the batch's size is fixed; and it grows again, by half at most."""
+    sizes: list[int] = []
+
+    class SlowAndTold(Slow):
+        def after_batch(self, batch: BatchInfo) -> None:
+            sizes.append(batch.counts.paged)
+
+    site.numbers(200)
+    done = site.run(
+        SlowAndTold,
+        options=Options(batch_rows=100, lock_timeout_seconds=0.1, statement_timeout_seconds=0.4),
+    )
+    _check_incremented(done, site)
+    assert sizes[:3] == [10, 15, 22]
+    assert sum(sizes) == 200
+    assert "run.paused" not in done.event_names
+
+
+class Geocode(Job):
+    """Calls an API that may be away."""
+
+    source = Table("t")
+    target = Update("label", "n")
+    retry_on = (ConnectionError,)
+    answer: ClassVar[Callable[[Row], dict[str, object]]]
+
+    def transform(self, row: Row) -> dict[str, object]:
+        return type(self).answer(row)
+
+
+@pytest.mark.parametrize("outage", [ConnectionError("no route"), RetryLater(seconds=0.2)])
+def test_while_the_outside_world_is_away_the_slice_waits_and_no_row_is_blamed(
+    site: Worksite, outage: Exception
+) -> None:
+    """The rows before the one that met the outage are written; it comes first the next time."""
+    is_away = True
+    asked: list[int] = []
+
+    def answer(row: Row) -> dict[str, object]:
+        asked.append(row.id)
+        if is_away and row.id == 15:
+            raise outage
+        return {"label": "here", "n": row.n + 1}
+
+    Geocode.answer = answer
+    site.numbers(30)
+    run = site.enqueue(Geocode, options=BY_TEN)
+    with site.crew(Geocode, run):
+        until(
+            lambda: site.rows(
+                "SELECT FROM backfill.slice WHERE attempts = 2 AND not_before > clock_timestamp()"
+            ),
+            what="the slice to be given back for the second time",
+        )
+        assert site.value("SELECT max(id) FROM t WHERE n = 1") == 14
+        is_away = False
+    done = site.outcome(run)
+    _check_incremented(done, site)
+    assert [key for key in asked if key != 15] == [k for k in range(1, 31) if k != 15]
+    assert "run.paused" not in done.event_names
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no mapping": (["x"], "must return a mapping"),
+    "another column": ({"label": "x", "m": 1}, "its target writes label, n"),
+    "a column too few": ({"label": "x"}, "its target writes label, n"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_transform_that_returns_what_it_must_not_pauses_the_run(
+    site: Worksite, wrong: str
+) -> None:
+    """It would do so for every row: filling the quarantine would help nobody."""
+    value, reason = WRONG[wrong]
+
+    def answer(row: Row) -> dict[str, object]:
+        return value  # type: ignore[no-any-return]
+
+    Geocode.answer = answer
+    site.numbers(30)
+    paused = site.run(Geocode, options=BY_TEN)
+    _check_paused(paused, reason)
+    Geocode.answer = lambda row: {"label": "x", "n": row.n + 1}
+    site.lift(paused.run)
+    _check_incremented(site.work(Geocode, paused.run), site)
+
+
+class Misaligned(Job):
+    source = Table("t")
+    target = Update("label")
+
+    def transform_batch(self, rows: Sequence[Row]) -> list[dict[str, object]]:
+        return [{"label": "x"} for row in rows if row.id != 7]
+
+
+def test_a_batch_of_results_that_is_not_aligned_with_its_rows_pauses_the_run(
+    site: Worksite,
+) -> None:
+    """I1: nobody could say which row each result is for."""
+    site.numbers(10)
+    paused = site.run(Misaligned)
+    _check_paused(paused, "9 results for 10 rows")
+    assert site.value("SELECT count(label) FROM t") == 0
+
+
+class Hooked(Job):
+    """Raises in the hook that is named, once."""
+
+    source = Table("t")
+    transform = Sql(n="n + 1")
+    target = Update()
+    fails_in: ClassVar[set[str]] = set()
+    called: ClassVar[list[str]] = []
+
+    def _hook(self, name: str) -> None:
+        self.called.append(name)
+        if name in self.fails_in:
+            self.fails_in.remove(name)
+            raise LookupError("the feature flag is not set")
+
+    def before_run(self, run: RunInfo) -> None:
+        assert run.id == self.run.id
+        self._hook("before_run")
+
+    def after_batch(self, batch: BatchInfo) -> None:
+        self._hook("after_batch")
+
+    def after_run(self, run: RunInfo) -> None:
+        assert run.counts.written == 20
+        self._hook("after_run")
+
+
+@pytest.mark.parametrize("hook", ["before_run", "after_batch", "after_run"])
+def test_a_hook_that_raises_pauses_the_run_and_is_called_again(site: Worksite, hook: str) -> None:
+    Hooked.fails_in = {hook}
+    Hooked.called.clear()
+    site.numbers(20)
+    run = site.enqueue(Hooked, options=BY_TEN)
+    paused = site.work(Hooked, run)
+    _check_paused(paused, f"Hooked.{hook} raised LookupError: the feature flag is not set")
+    site.lift(run)
+    _check_incremented(site.work(Hooked, run), site)
+    once = ["before_run", "after_batch", "after_batch", "after_run"]
+    if hook != "after_batch":  # the batch had committed: it is not repeated
+        once.insert(once.index(hook), hook)
+    assert Hooked.called == once
+
+
+def test_a_slice_that_fails_again_and_again_pauses_the_run_with_the_last_reason(
+    site: Worksite,
+) -> None:
+    """Bounded: a transient error that stays is no transient error. I7: the reason names it."""
+    site.numbers(10)
+    site.execute("CREATE TABLE parent (id int PRIMARY KEY)")
+    site.execute("INSERT INTO parent VALUES (1)")
+    site.execute("ALTER TABLE t ADD FOREIGN KEY (n) REFERENCES parent NOT VALID")
+    run = site.begun(Increment, options=Options(lock_timeout_seconds=0.001))
+    clock = FakeClock(datetime(2026, 1, 1, tzinfo=UTC))
+    with site.session() as other:
+        other.execute("SELECT FROM parent FOR UPDATE")
+        with site.crew(Increment, run, clock=clock):
+            _hasten_until(site, run, "paused")
+    paused = site.outcome(run)
+    _check_paused(paused, "failed 6 times in a row", "55P03", "lock timeout")
+    assert site.value("SELECT attempts FROM backfill.slice") == SLICE_ATTEMPTS
+
+    site.lift(run)
+    with site.crew(Increment, run):
+        _hasten_until(site, run, "succeeded")
+    _check_incremented(site.outcome(run), site)
+
+
+def _hasten_until(site: Worksite, run: Run, state: str) -> None:
+    """Take the waits between two attempts away, until the run is in that state."""
+
+    def reached() -> bool:
+        site.execute("UPDATE backfill.slice SET not_before = '-infinity'")
+        return site.outcome(run).state == state
+
+    until(reached, what=f"the run to be {state}")
