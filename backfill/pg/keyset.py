@@ -186,23 +186,20 @@ class Keyset:
             " (SELECT _n FROM _last)::text] || (SELECT _key FROM _last)"
         )
         if columns is None:
-            taken = self.aliased_text()
+            taken = self.key
             needed = sql.SQL("TRUE" if all_keys else "_all._count < 2 OR _all._count <> _paged")
+            # sub-selects, so that keys that are not needed are not turned into text
             select = sql.SQL(
                 "SELECT {}, _all._count, {}"
-                " FROM (SELECT count(*) AS _count, {} FROM _taken) AS _all,"
+                " FROM (SELECT count(*) AS _count FROM _taken) AS _all,"
                 " (SELECT count(*) AS _paged FROM _scanned WHERE _ours) AS _page"
             ).format(
                 about,
                 sql.SQL(", ").join(
-                    sql.SQL("CASE WHEN {} THEN {} END").format(needed, sql.Identifier(f"_a{i}"))
-                    for i in range(len(self.columns))
-                ),
-                sql.SQL(", ").join(
-                    sql.SQL("array_agg({}) AS {}").format(
-                        sql.Identifier(f"_k{i}"), sql.Identifier(f"_a{i}")
-                    )
-                    for i in range(len(self.columns))
+                    sql.SQL(
+                        "CASE WHEN {} THEN (SELECT array_agg({}::text) FROM _taken) END"
+                    ).format(needed, sql.Identifier(column))
+                    for column in self.columns
                 ),
             )
         else:
