@@ -14,6 +14,7 @@
 | run.failed | it stopped for good, until `retry` | reason |
 | run.cancelled | somebody ended it | reason |
 | run.retried | a failed run was taken up again | |
+| run.handed_over | a process's own run is the workers' now | |
 | run.changed_accepted | a changed declaration was accepted | fingerprint |
 | slice.placed | the frontier moved | slice, slot |
 | slice.taken | a free slice was leased | slice, epoch, slot |
@@ -52,6 +53,7 @@ class Event(StrEnum):
     RUN_FAILED = "run.failed"
     RUN_CANCELLED = "run.cancelled"
     RUN_RETRIED = "run.retried"
+    RUN_HANDED_OVER = "run.handed_over"
     RUN_CHANGED_ACCEPTED = "run.changed_accepted"
     SLICE_PLACED = "slice.placed"
     SLICE_TAKEN = "slice.taken"

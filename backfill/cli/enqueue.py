@@ -1,0 +1,79 @@
+"""`backfill enqueue`: a run for the workers."""
+
+from __future__ import annotations
+
+import click
+
+from backfill.cli.options import Assignment, collected, job_options, overrides, yes_option
+from backfill.cli.session import Session, pass_session
+from backfill.errors import ExitCode, UsageError
+
+
+@click.command()
+@job_options
+@click.option("--wait", is_flag=True, help="Show it until it ends, and exit with its code.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --wait: the longest wait; then the exit code is 7, and the run goes on.",
+)
+@yes_option
+@pass_session
+def enqueue(
+    session: Session,
+    *,
+    job: str,
+    params: tuple[Assignment, ...],
+    settings: tuple[Assignment, ...],
+    rate: str | None,
+    window: str | None,
+    concurrency: str | None,
+    batch_rows: str | None,
+    database: str | None,
+    wait: bool,
+    timeout: float | None,
+    yes: bool,
+) -> int:
+    """Enqueue a run of a job for the workers, and print its id."""
+    if timeout is not None and not wait:
+        raise UsageError("--timeout says how long to wait", remedy="Give --wait with it.")
+    given = overrides(
+        settings,
+        rate=rate,
+        window=window,
+        concurrency=concurrency,
+        batch_rows=batch_rows,
+        database=database,
+    )
+    from backfill.engine.enqueue import person
+    from backfill.entry import enqueue_in
+
+    declaration = session.project.declaration(job)
+    options = declaration.options.replace_from_text(given)
+    values = declaration.parse_params(collected(params, what="parameter"))
+    session.project.settings.require_redis_url()
+    session.confirm_write(options.database, yes=yes)
+    done = enqueue_in(session.project, declaration, params=values, options=options, by=person())
+    # the id alone on standard output: RUN=$(backfill enqueue …)
+    click.echo(done.run.id)
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if not done.sent:
+        click.echo(
+            "warning: Redis does not answer; workers take the run up when it is back", err=True
+        )
+    if not done.workers:
+        click.echo("no worker is running: start one with `backfill worker`", err=True)
+    if wait:
+        return _wait(session, options.database, done.run.id, timeout)
+    click.echo(f"watch it with `backfill watch {done.run.id}`", err=True)
+    return ExitCode.DONE
+
+
+def _wait(session: Session, database: str, run: str, timeout: float | None) -> ExitCode:
+    from backfill.cli.live import follow
+    from backfill.cli.watch import needs_a_person
+
+    with session.desk(database) as desk:
+        return follow(session.project, desk, run, is_over=needs_a_person, timeout_seconds=timeout)

@@ -1,0 +1,95 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from backfill.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Assignment = tuple[str, str]
+
+
+def _assignments(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> tuple[Assignment, ...]:
+    """`name=value`; the value may be empty and may contain "="."""
+    found = []
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"{text!r} is not of the form name=value", ctx, param)
+        found.append((name.strip(), value))
+    return tuple(found)
+
+
+def job_options(function: F) -> F:
+    """The job, its parameters, and how this run is to work: for `run` and `enqueue`."""
+    decorators = [
+        click.argument("job", metavar="JOB"),
+        click.option(
+            "-p",
+            "--param",
+            "params",
+            callback=_assignments,
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A parameter of the job; may be repeated.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            callback=_assignments,
+            multiple=True,
+            metavar="OPTION=VALUE",
+            help="Override one of the job's options for this run; may be repeated.",
+        ),
+        click.option("--rate", metavar="RATE", help="Rows per second, such as 5000/s."),
+        click.option("--window", metavar="WINDOW", help='Such as "22:00-06:00 Europe/Berlin".'),
+        click.option("--concurrency", metavar="N", help="Slices worked on at once."),
+        click.option("--batch-rows", metavar="N", help="Rows a batch, or auto."),
+        click.option("--database", metavar="NAME", help="A database of the project's settings."),
+    ]
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def run_argument(function: F) -> F:
+    """The run that is meant, and where to look for it."""
+    function = click.option(
+        "--database", metavar="NAME", help="Look in this database of the project only."
+    )(function)
+    return click.argument("run_text", metavar="[RUN]", required=False)(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+def collected(assignments: Sequence[Assignment], *, what: str) -> dict[str, str]:
+    """The assignments by name.
+
+    Raises:
+        UsageError: a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for name, value in assignments:
+        if name in found:
+            raise UsageError(f"the {what} {name} is given twice", remedy="Give it once.")
+        found[name] = value
+    return found
+
+
+def overrides(settings: Sequence[Assignment], **flags: str | None) -> dict[str, str]:
+    """What `--set` and its convenient forms say, by the option's name.
+
+    Raises:
+        UsageError: an option is given twice.
+    """
+    given = [(name, value) for name, value in flags.items() if value is not None]
+    return collected([*settings, *given], what="option")

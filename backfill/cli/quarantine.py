@@ -1,0 +1,133 @@
+"""`backfill quarantine`: rows that could not be processed, and what is to become of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from backfill.cli import show
+from backfill.cli.control import go_on
+from backfill.cli.options import json_option, run_argument, yes_option
+from backfill.cli.session import Session, pass_session
+from backfill.errors import RefusedError
+
+if TYPE_CHECKING:
+    from backfill.pg.ledger import Run
+    from backfill.project import Desk
+
+
+@click.group()
+def quarantine() -> None:
+    """See and settle rows that could not be processed."""
+
+
+@quarantine.command("list")
+@run_argument
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=1000, help="Rows at most.")
+@json_option
+@pass_session
+def list_rows(
+    session: Session, run_text: str | None, database: str | None, limit: int, as_json: bool
+) -> None:
+    """List the rows in quarantine: key, SQLSTATE, message, since when.
+
+    JSON: {"run", "open", "rows": [{"slice", "key", "sqlstate", "message", "accepted", "since"}]};
+    a key is a list of its columns' texts, a sqlstate of null means that the transform refused it.
+    """
+    from backfill.pg.ledger import open_quarantine, quarantined_rows
+
+    with session.run(run_text, database) as (desk, run):
+        rows = quarantined_rows(desk.conn, desk.ledger, run.id, limit=limit)
+        waiting = open_quarantine(desk.conn, desk.ledger, run.id)
+    if as_json:
+        show.as_json(
+            {
+                "run": run.id,
+                "open": waiting,
+                "rows": [
+                    {
+                        "slice": row.slice,
+                        "key": list(row.key),
+                        "sqlstate": row.sqlstate,
+                        "message": row.message,
+                        "accepted": row.accepted,
+                        "since": show.utc(row.since),
+                    }
+                    for row in rows
+                ],
+            }
+        )
+        return
+    if not rows:
+        click.echo(f"no row of {run.id} is in quarantine")
+        return
+    show.table(
+        ["KEY", "SQLSTATE", "MESSAGE", "SINCE", ""],
+        [
+            [
+                show.key_text(row.key),
+                row.sqlstate or "-",
+                row.message,
+                show.local_time(row.since),
+                "accepted" if row.accepted else "",
+            ]
+            for row in rows
+        ],
+    )
+    if waiting:
+        click.echo(
+            f"{waiting:,} wait: mend them and `backfill quarantine retry {run.id}`, or leave them"
+            f" as they are: `backfill quarantine accept {run.id}`",
+            err=True,
+        )
+
+
+@quarantine.command()
+@run_argument
+@yes_option
+@pass_session
+def retry(session: Session, run_text: str | None, database: str | None, yes: bool) -> int:
+    """Take the rows in quarantine again, after what was wrong with them is mended."""
+    from backfill.engine import lifecycle
+    from backfill.engine.enqueue import person
+
+    with session.run(run_text, database) as (desk, run):
+        session.confirm_write(desk.database, yes=yes)
+        _refuse_if_empty(desk, run)
+        rows = lifecycle.release_quarantine(desk.conn, desk.ledger, run.id, by=person())
+        click.echo(f"{run.id}: {rows:,} rows are taken again")
+        return go_on(session.project, desk, run.id)
+
+
+@quarantine.command()
+@run_argument
+@yes_option
+@pass_session
+def accept(session: Session, run_text: str | None, database: str | None, yes: bool) -> int:
+    """Leave the rows in quarantine as they are, for good."""
+    from backfill.engine import lifecycle
+    from backfill.engine.enqueue import person
+
+    with session.run(run_text, database) as (desk, run):
+        session.confirm_write(desk.database, yes=yes)
+        _refuse_if_empty(desk, run)
+        rows = lifecycle.accept_quarantine(desk.conn, desk.ledger, run.id, by=person())
+        click.echo(f"{run.id}: {rows:,} rows stay as they are")
+        return go_on(session.project, desk, run.id)
+
+
+def _refuse_if_empty(desk: Desk, run: Run) -> None:
+    """A run that has ended is refused by the lifecycle, which says more."""
+    from backfill.model import PauseCause
+    from backfill.pg.ledger import open_quarantine, pauses
+
+    causes = {pause.cause for pause in pauses(desk.conn, desk.ledger, run.id)}
+    if (
+        run.run_state.is_live
+        and PauseCause.QUARANTINE not in causes
+        and not open_quarantine(desk.conn, desk.ledger, run.id)
+    ):
+        raise RefusedError(
+            f"no row of {run.id} is in quarantine", remedy=f"See `backfill status {run.id}`."
+        )

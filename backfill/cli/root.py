@@ -1,0 +1,122 @@
+"""The group of all commands; each command's module is imported when it is needed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backfill.cli.boundary import guarded
+from backfill.cli.session import Session
+
+#: In the order in which one meets them: name → module and function.
+_COMMANDS = {
+    "init": "backfill.cli.start:init",
+    "new": "backfill.cli.start:new",
+    "db": "backfill.cli.db:db",
+    "list": "backfill.cli.jobs:list_jobs",
+    "run": "backfill.cli.run:run",
+    "enqueue": "backfill.cli.enqueue:enqueue",
+    "worker": "backfill.cli.worker:worker",
+    "status": "backfill.cli.status:status",
+    "watch": "backfill.cli.watch:watch",
+    "events": "backfill.cli.events:events",
+    "pause": "backfill.cli.control:pause",
+    "resume": "backfill.cli.control:resume",
+    "cancel": "backfill.cli.control:cancel",
+    "retry": "backfill.cli.control:retry",
+    "quarantine": "backfill.cli.quarantine:quarantine",
+}
+
+_EPILOG = """\b
+Examples:
+  backfill init                             make a project here
+  backfill new fill_departure               write a job's first version
+  backfill db upgrade                       install the ledger in the database
+  backfill run fill_departure               work in this process, no Redis needed
+  backfill enqueue fill_departure -p since=2014 --rate 5000/s
+  backfill worker --concurrency 4           work on what is enqueued
+  backfill watch                            follow the run that is live
+  backfill quarantine list fill_departure   rows that could not be processed
+
+RUN is a run's id, a beginning of it that fits one run, or a job's name (its latest run).
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 project or job invalid, 4 unreachable, 5 refused,
+6 quarantine, 7 timed out, 130 interrupted and resumable.
+"""
+
+
+class RootGroup(click.Group):
+    """Finds commands by name without importing the others, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, function = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            from backfill.job.suggestion import did_you_mean
+
+            raise click.UsageError(
+                f"there is no command {args[0]!r}. {did_you_mean(args[0], _COMMANDS)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode:
+            return super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
+        debug = "--debug" in given or os.environ.get("BACKFILL_DEBUG", "0") not in {"", "0"}
+        sys.exit(
+            guarded(
+                lambda: super(RootGroup, self).main(
+                    given, prog_name, complete_var, standalone_mode=False, **extra
+                ),
+                debug=debug,
+            )
+        )
+
+
+@click.group(
+    cls=RootGroup,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--project",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    envvar="BACKFILL_PROJECT",
+    help="The project's folder, where it is not this one or one above it.",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.version_option(package_name="backfill", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, folder: Path | None, debug: bool) -> None:
+    """Batched backfills for PostgreSQL under live traffic: nothing lost, nothing done twice."""
+    del debug  # read where the group is called: it holds for errors of the parser, too
+    ctx.obj = Session(folder)

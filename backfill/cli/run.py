@@ -1,0 +1,235 @@
+"""`backfill run`: a run worked by this process, which can be interrupted and gone on with."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import click
+
+from backfill.cli.live import Display, Reader, exit_code, tell_end
+from backfill.cli.options import (
+    Assignment,
+    collected,
+    job_options,
+    overrides,
+    yes_option,
+)
+from backfill.cli.session import Session, pass_session
+from backfill.errors import BackfillError, ExitCode, UnreachableError
+from backfill.model import PauseCause, RunState
+
+if TYPE_CHECKING:
+    from backfill.entry import Here
+    from backfill.project import Project
+    from backfill.watch.progress import Progress
+
+#: How often a signal or the end of the work is looked for.
+POLL_SECONDS = 0.05
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class LeaveNowError(BaseException):
+    """A second Ctrl-C: the process ends at once. No Exception, so that nothing keeps it."""
+
+
+class Interruptions:
+    """Counts Ctrl-C and SIGTERM; from the second on it raises LeaveNowError in the main thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._count) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _count(self, _: int, __: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise LeaveNowError
+
+
+@click.command()
+@job_options
+@yes_option
+@pass_session
+def run(
+    session: Session,
+    *,
+    job: str,
+    params: tuple[Assignment, ...],
+    settings: tuple[Assignment, ...],
+    rate: str | None,
+    window: str | None,
+    concurrency: str | None,
+    batch_rows: str | None,
+    database: str | None,
+    yes: bool,
+) -> int:
+    """Work on a job in this process, without Redis.
+
+    A live run of the same job with the same parameters, left by an earlier call, is continued.
+    """
+    given = overrides(
+        settings,
+        rate=rate,
+        window=window,
+        concurrency=concurrency,
+        batch_rows=batch_rows,
+        database=database,
+    )
+    texts = collected(params, what="parameter")
+    here = _start(session, job, texts, given, yes=yes)
+    again = " ".join(
+        ["backfill run", job, *(f"-p {shlex.quote(f'{n}={v}')}" for n, v in texts.items())]
+    )
+    with (
+        Reader(session.project, here.desk, here.run.id, live=False) as reader,
+        Interruptions() as interruptions,
+    ):
+        try:
+            _greet(here, reader, given)
+            progress = _work(here, reader, interruptions, again=again)
+        except LeaveNowError:
+            _leave(here, again)
+    tell_end(progress)
+    if interruptions.count and progress.run.run_state is RunState.PAUSED:
+        return ExitCode.INTERRUPTED
+    return exit_code(progress)
+
+
+def _start(
+    session: Session, job: str, texts: Mapping[str, str], given: Mapping[str, str], *, yes: bool
+) -> Here:
+    from backfill.engine.enqueue import person
+    from backfill.entry import start_here
+
+    declaration = session.project.declaration(job)
+    options = declaration.options.replace_from_text(given)
+    values = declaration.parse_params(texts)
+    session.confirm_write(options.database, yes=yes)
+    _configure_log(session.project)
+    return start_here(session.project, declaration, params=values, options=options, by=person())
+
+
+def _configure_log(project: Project) -> None:
+    """A line per batch would push the bar off a terminal; elsewhere the project's settings hold."""
+    from backfill.watch.logs import configure
+
+    level = "warning" if sys.stderr.isatty() else project.settings.log_level
+    configure(project.settings.log_format, level)
+
+
+def _greet(here: Here, reader: Reader, given: Mapping[str, str]) -> None:
+    for warning in here.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if not here.continued:
+        click.echo(f"{here.run.id} begins")
+        return
+    progress = reader.read()
+    done = "" if progress is None or progress.share is None else f", {progress.share:.0%} done"
+    click.echo(f"continuing {here.run.id}{done}")
+    if given:
+        click.echo(
+            f"warning: it keeps the options that it began with; {', '.join(sorted(given))} as given"
+            " now is left aside",
+            err=True,
+        )
+
+
+def _work(here: Here, reader: Reader, interruptions: Interruptions, *, again: str) -> Progress:
+    """Let the crew work to the end, showing it; a first Ctrl-C ends it after the batch in hand."""
+    crew, is_told = here.crew, False
+    with Display() as display:
+        try:
+            crew.start()
+            while not crew.join(0):
+                if interruptions.count and not is_told:
+                    is_told = True
+                    crew.stop()
+                    display.note("finishing the batch in hand … (once more leaves at once)")
+                if display.is_due:
+                    display.show(reader.read())
+                time.sleep(POLL_SECONDS)
+        except UnreachableError:
+            raise
+        except Exception as error:
+            crew.stop()
+            _pause_for(here, reader, error, again=again)
+            raise
+        except BaseException:
+            crew.stop()
+            raise
+    if interruptions.count:
+        _pause(here, reader, again=again)
+    return _settled(reader)
+
+
+def _settled(reader: Reader) -> Progress:
+    """The progress once the work is over; waits while the database is away."""
+    while (progress := reader.read()) is None:
+        time.sleep(0.5)
+    return progress
+
+
+def _pause(here: Here, reader: Reader, *, again: str) -> None:
+    """After Ctrl-C: the run is paused, unless it has ended, or something else pauses it."""
+    from backfill.engine import lifecycle
+    from backfill.engine.enqueue import person
+
+    progress = _settled(reader)
+    causes = {pause.cause for pause in progress.pauses}
+    if not progress.run.run_state.is_live or causes - {PauseCause.WINDOW}:
+        return
+    lifecycle.pause(
+        reader.conn,
+        here.desk.ledger,
+        here.run.id,
+        PauseCause.USER,
+        reason="interrupted (Ctrl-C or SIGTERM)",
+        ends=f"`{again}` goes on here, `backfill resume {here.run.id}` on workers",
+        by=person(),
+    )
+
+
+def _pause_for(here: Here, reader: Reader, error: Exception, *, again: str) -> None:
+    """What ended the crew pauses the run, so that `status` says it after we are gone (I7)."""
+    import psycopg
+
+    from backfill.engine import lifecycle
+    from backfill.engine.enqueue import person
+
+    told = error.message if isinstance(error, BackfillError) else f"{type(error).__name__}: {error}"
+    with suppress(psycopg.Error, BackfillError):
+        lifecycle.pause(
+            reader.conn,
+            here.desk.ledger,
+            here.run.id,
+            PauseCause.ERROR,
+            reason=f"the process that worked on it stopped: {told}",
+            ends=f"mend it, then `{again}` or `backfill resume {here.run.id}`",
+            by=person(),
+        )
+
+
+def _leave(here: Here, again: str) -> NoReturn:
+    """End without waiting for the threads: what they hold is free when its lease runs out."""
+    click.echo(
+        f"left at once; {here.run.id} is kept as far as it was committed. Go on with: {again}",
+        err=True,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(ExitCode.INTERRUPTED))

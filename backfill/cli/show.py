@@ -1,0 +1,126 @@
+"""How values look when they are printed: tables, durations, a run's counts, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from backfill.model import Counts, Key
+    from backfill.pg.ledger import Pause
+    from backfill.watch.progress import Progress
+
+#: Where output is no terminal nothing is folded or cut: a program may read it.
+_WIDE = 10_000
+
+
+def console() -> Console:
+    """Standard output; colours and widths as the terminal has them."""
+    from rich.console import Console
+
+    return Console(
+        file=sys.stdout,
+        width=None if sys.stdout.isatty() else _WIDE,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=not sys.stdout.isatty(),
+    )
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their headers; the first column is never cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for number, header in enumerate(headers):
+        shown.add_column(header, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    console().print(shown)
+
+
+def fields(values: Mapping[str, str]) -> None:
+    """Print names and values, one a line; empty values are left out."""
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        if value:
+            click.echo(f"  {name:<{width}}  {value}")
+
+
+def as_json(value: object) -> None:
+    """Print JSON in several lines."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_to_json))
+
+
+def json_line(value: object) -> str:
+    """JSON in one line."""
+    return json.dumps(value, ensure_ascii=False, default=_to_json)
+
+
+def _to_json(value: Any) -> object:
+    return utc(value) if isinstance(value, datetime) else str(value)
+
+
+def utc(at: datetime) -> str:
+    """For programs: ISO 8601 in UTC."""
+    return at.astimezone(UTC).isoformat()
+
+
+def local_time(at: datetime) -> str:
+    """For people: to the second, in the time zone of this machine."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`, `4 d 03 h`."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def counts_sum(counts: Counts) -> str:
+    """`1,000 paged = 990 written + 10 unchanged`: every key paged has one outcome (I2)."""
+    outcomes = [
+        f"{value:,} {name}" for name, value in counts.as_dict().items() if value and name != "paged"
+    ]
+    return f"{counts.paged:,} paged = {' + '.join(outcomes) or '0'}"
+
+
+def state(progress: Progress) -> str:
+    """`running`, `paused (quarantine)`."""
+    causes = ", ".join(pause.cause for pause in progress.pauses)
+    return f"{progress.run.state} ({causes})" if causes else progress.run.state
+
+
+def share(progress: Progress) -> str:
+    """`41 %`; a question mark while no total is known."""
+    return "?" if progress.share is None else f"{int(progress.share * 100)} %"
+
+
+def pause_told(pause: Pause) -> str:
+    """Why, since when, and what ends it (I7)."""
+    return (
+        f"{pause.cause}: {pause.reason} (since {local_time(pause.since)}, {pause.caused_by});"
+        f" ends: {pause.ends}"
+    )
+
+
+def key_text(key: Key) -> str:
+    """A key of one column as it is; a composite one as JSON."""
+    return key[0] if len(key) == 1 else json.dumps(list(key), ensure_ascii=False)

@@ -1,0 +1,68 @@
+"""`backfill worker`: a Celery worker of ours, with the reconciler beside it."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from backfill.cli.session import Session, pass_session
+from backfill.settings import LogLevel
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.option(
+    "--concurrency",
+    "-c",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    help="Slices that this worker works on at once.",
+)
+@click.option(
+    "--pool",
+    type=click.Choice(["prefork", "solo", "threads"]),
+    default="prefork",
+    show_default=True,
+    help="Processes, this process alone, or threads.",
+)
+@click.option("--name", "-n", metavar="NAME", help="Its name; %h is the host. One per worker.")
+@click.option(
+    "--loglevel",
+    "-l",
+    type=click.Choice(get_args(LogLevel), case_sensitive=False),
+    help="Of our log and Celery's; else what the settings say.",
+)
+@click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY...]")
+@pass_session
+def worker(
+    session: Session,
+    *,
+    concurrency: int,
+    pool: str,
+    name: str | None,
+    loglevel: str | None,
+    celery_arguments: tuple[str, ...],
+) -> int:
+    """Work on enqueued runs until told to stop.
+
+    On SIGTERM the batch in hand is finished, its slice goes back, and the worker ends. What
+    follows -- goes to `celery worker`.
+    """
+    from backfill.watch.logs import configure
+    from backfill.worker.main import start
+
+    settings = session.project.settings
+    settings.require_redis_url()
+    level = loglevel or settings.log_level
+    configure(settings.log_format, level)
+    return start(
+        session.project,
+        [
+            f"--concurrency={concurrency}",
+            f"--pool={pool}",
+            f"--loglevel={level}",
+            *([] if name is None else [f"--hostname={name}"]),
+            *celery_arguments,
+        ],
+    )
