@@ -4,12 +4,14 @@ Keys, all under `backfill:{ledger id}:` and all rebuilt from the ledger when the
 
 | key | type | what |
 |---|---|---|
-| `run:{id}` | hash | counts by outcome; `settled_rate` (decayed, keys/s); `at`; `built` |
+| `run:{id}` | hash | counts by outcome; `settled_rate` (decayed, keys/s), `since`, `at`; `built` |
 | `run:{id}:slices` | hash | slice number → JSON: epoch and the slice's counts |
 | `run:{id}:bucket` | string | when the next token is free, in microseconds of the server's clock |
 
 Each slice's absolute counts are written, and the script adds the difference to the run's: writing
-twice, late, or after a flush counts nothing twice. A write under an older epoch is dropped.
+twice, late, or after a flush counts nothing twice. What is known to be newer is never overwritten:
+a write under an older epoch is dropped, and under the same one if it has not come as far. So
+several workers may rebuild a run at once, while others go on with it.
 Whatever Redis does, no work depends on it: calls fail within a second and are then left out for a
 moment.
 """
@@ -17,13 +19,16 @@ moment.
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import redis
 import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from backfill.events import Event
 from backfill.model import Counts
@@ -35,23 +40,40 @@ KEEP_SECONDS = 7 * 24 * 3600
 #: One call may block the work for so long; then Redis is left alone for AWAY_SECONDS.
 CALL_SECONDS = 1.0
 AWAY_SECONDS = 2.0
-#: Time constant of the decayed rate.
+#: Time constant of the decayed rate. After three of them without a batch it begins anew.
 RATE_SECONDS = 10.0
+#: A rate seen for a shorter time is noise.
+SEEN_SECONDS = 0.5
 
 _NAMES = tuple(Counts().as_dict())
 
-# KEYS: run, slices. ARGV: keep, tau, then per slice: number, epoch, counts as JSON array.
-# Returns nil when the run's keys are not there (never built, or flushed), else its counts and rate.
+# KEYS: run, slices. ARGV: keep, tau, names of counts, "1" to build a run that is not there, then
+# per slice: number, epoch, counts as JSON array.
+# Returns nil when the run is not there (never built, or flushed) and is not to be built, else
+# whether it was there, and its fields. Rows of a rebuild belong to no time: they are no rate.
 _WRITE = """
-if redis.call('HEXISTS', KEYS[1], 'built') == 0 then return nil end
+local building = ARGV[4] == '1'
+local was_built = redis.call('HEXISTS', KEYS[1], 'built')
+if was_built == 0 then
+  if not building then return nil end
+  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('HSET', KEYS[1], 'built', 1)
+end
 local names = cjson.decode(ARGV[3])
+local index = {}
+for j, name in ipairs(names) do index[name] = j end
+local function is_ahead(one, other)
+  local a, b = one[index.paged], other[index.paged]
+  if a ~= b then return a > b end
+  return one[index.deferred] < other[index.deferred]
+end
 local settled = 0
-for i = 4, #ARGV, 3 do
+for i = 5, #ARGV, 3 do
   local old = redis.call('HGET', KEYS[2], ARGV[i])
   local before = old and cjson.decode(old) or nil
-  local epoch = tonumber(ARGV[i + 1])
-  if not before or before.epoch <= epoch then
-    local counts = cjson.decode(ARGV[i + 2])
+  local epoch, counts = tonumber(ARGV[i + 1]), cjson.decode(ARGV[i + 2])
+  if not before or before.epoch < epoch
+      or (before.epoch == epoch and not is_ahead(before.counts, counts)) then
     for j, name in ipairs(names) do
       local delta = counts[j] - (before and before.counts[j] or 0)
       if delta ~= 0 then redis.call('HINCRBY', KEYS[1], name, delta) end
@@ -61,17 +83,24 @@ for i = 4, #ARGV, 3 do
     redis.call('HSET', KEYS[2], ARGV[i], cjson.encode({epoch = epoch, counts = counts}))
   end
 end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local at = tonumber(redis.call('HGET', KEYS[1], 'at') or now)
-local rate = tonumber(redis.call('HGET', KEYS[1], 'settled_rate') or 0)
-local tau = tonumber(ARGV[2])
-rate = rate * math.exp(-(now - at) / tau) + math.max(settled, 0) / tau
-redis.call('HSET', KEYS[1], 'at', string.format('%.6f', now))
-redis.call('HSET', KEYS[1], 'settled_rate', string.format('%.3f', rate))
+if not building then
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+  local tau = tonumber(ARGV[2])
+  local at = tonumber(redis.call('HGET', KEYS[1], 'at') or 0)
+  local rate = 0
+  if now - at < 3 * tau then
+    rate = tonumber(redis.call('HGET', KEYS[1], 'settled_rate'))
+    rate = rate * math.exp(-(now - at) / tau) + math.max(settled, 0) / tau
+  else  -- it begins, or begins again: nobody knows how long these rows took
+    redis.call('HSET', KEYS[1], 'since', string.format('%.6f', now))
+  end
+  redis.call('HSET', KEYS[1], 'at', string.format('%.6f', now))
+  redis.call('HSET', KEYS[1], 'settled_rate', string.format('%.6f', rate))
+end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[1])
-return redis.call('HGETALL', KEYS[1])
+return {was_built, redis.call('HGETALL', KEYS[1])}
 """
 
 # KEYS: bucket. ARGV: rows, rows per second, burst in seconds. Returns microseconds to wait.
@@ -82,22 +111,25 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local free = tonumber(redis.call('GET', KEYS[1]) or now)
 local start = math.max(free, now - tonumber(ARGV[3]) * 1000000)
 local stop = start + tonumber(ARGV[1]) / tonumber(ARGV[2]) * 1000000
-redis.call('SET', KEYS[1], string.format('%.0f', stop), 'EX', 3600)
+local keep = math.max(3600, math.ceil((stop - now) / 1000000) + 60)
+redis.call('SET', KEYS[1], string.format('%.0f', stop), 'EX', keep)
 return math.max(0, math.ceil(stop - now))
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A run's progress as Redis has it; the rate in keys settled per second."""
+    """A run's progress as Redis has it.
+
+    Attributes:
+        rows_per_second: keys settled per second, of late; None while too little has been seen.
+    """
 
     counts: Counts
-    rows_per_second: float
+    rows_per_second: float | None
 
 
 T = TypeVar("T")
-#: What redis-py sends.
-Encodable = bytes | bytearray | memoryview | str | int | float
 
 
 class Checkpoint:
@@ -114,6 +146,8 @@ class Checkpoint:
             decode_responses=True,
             socket_timeout=CALL_SECONDS,
             socket_connect_timeout=CALL_SECONDS,
+            # the default of some versions of redis-py waits for seconds between its attempts
+            retry=Retry(NoBackoff(), 0),
         )
         self._prefix = f"backfill:{ledger_id}:"
         self._write_script = self._redis.register_script(_WRITE)
@@ -134,38 +168,40 @@ class Checkpoint:
 
         Returns None when Redis is away, or has lost the run: then `rebuild` it from the ledger.
         """
-        arguments: list[str | int | float] = [KEEP_SECONDS, RATE_SECONDS, json.dumps(_NAMES)]
-        for number, (epoch, counts) in slices.items():
-            arguments += [number, epoch, json.dumps(list(counts.as_dict().values()))]
-        return self._try(
-            lambda: _snapshot(
-                _pairs(self._write_script(keys=[self._run(run), self._slices(run)], args=arguments))
-            )
+        written = self._put(
+            run, ((number, *held) for number, held in slices.items()), building=False
         )
+        return None if written is None else _snapshot(written[1])
 
     def rebuild(self, run: str, slices: Iterable[tuple[int, int, Counts]]) -> None:
-        """Write the whole run anew, from (number, epoch, counts) of all its slices."""
-        total = Counts()
-        fields: dict[Encodable, Encodable] = {}
+        """Write (number, epoch, counts) of all of a run's slices, as the ledger has them.
+
+        Makes a run that was lost, and mends one that lacks the last words of a killed worker; what
+        others write meanwhile stays.
+        """
+        written = self._put(run, slices, building=True)
+        if written is not None and not written[0]:
+            log.info(Event.CHECKPOINT_REBUILT, run=run)
+
+    def _put(
+        self, run: str, slices: Iterable[tuple[int, int, Counts]], *, building: bool
+    ) -> tuple[bool, dict[str, str]] | None:
+        """Whether the run was there, and its fields; None: Redis is away, or lost the run."""
+        arguments: list[str | int | float] = [
+            KEEP_SECONDS,
+            RATE_SECONDS,
+            json.dumps(_NAMES),
+            int(building),
+        ]
         for number, epoch, counts in slices:
-            total += counts
-            fields[str(number)] = json.dumps(
-                {"epoch": epoch, "counts": list(counts.as_dict().values())}
-            )
-
-        def write() -> bool:
-            with self._redis.pipeline(transaction=True) as pipe:
-                pipe.delete(self._run(run), self._slices(run))
-                pipe.hset(self._run(run), mapping=dict(self._totals(total)))
-                pipe.expire(self._run(run), KEEP_SECONDS)
-                if fields:
-                    pipe.hset(self._slices(run), mapping=dict(fields))
-                    pipe.expire(self._slices(run), KEEP_SECONDS)
-                pipe.execute()
-            return True
-
-        if self._try(write):
-            log.info(Event.CHECKPOINT_REBUILT, run=run, slices=len(fields))
+            arguments += [number, epoch, json.dumps(list(counts.as_dict().values()))]
+        reply = self._try(
+            lambda: self._write_script(keys=[self._run(run), self._slices(run)], args=arguments)
+        )
+        if reply is None:
+            return None
+        was_built, flat = cast("tuple[int, list[str]]", reply)
+        return bool(was_built), dict(zip(flat[::2], flat[1::2], strict=True))
 
     def read(self, run: str) -> Snapshot | None:
         """A run's progress; the rate decays with the time since the last batch."""
@@ -186,11 +222,6 @@ class Checkpoint:
         )
         return None if micros is None else int(cast("int", micros)) / 1e6
 
-    @staticmethod
-    def _totals(total: Counts) -> Iterator[tuple[Encodable, Encodable]]:
-        yield from total.as_dict().items()
-        yield "built", 1
-
     def _run(self, run: str) -> str:
         return f"{self._prefix}run:{run}"
 
@@ -208,21 +239,26 @@ class Checkpoint:
             return None
 
 
-def _pairs(reply: object) -> dict[str, str]:
-    if reply is None:
-        return {}
-    flat = cast("list[str]", reply)
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
 def _snapshot(fields: Mapping[str, str], *, now: float | None = None) -> Snapshot | None:
+    """A run's fields as values; None when it is not there. `now`: by the clock of Redis."""
     if "built" not in fields:
         return None
-    at = float(fields.get("at", now or 0.0))
-    silent = 0.0 if now is None else max(0.0, now - at)
-    # an event-driven average falls only with the next event: let silence count as one
-    rate = float(fields.get("settled_rate", 0.0)) * 2.718281828 ** (-silent / RATE_SECONDS)
     return Snapshot(
         counts=Counts(**{name: int(fields.get(name, 0)) for name in _NAMES}),
-        rows_per_second=rate,
+        rows_per_second=_rate(fields, now),
     )
+
+
+def _rate(fields: Mapping[str, str], now: float | None) -> float | None:
+    """The decayed average, which falls only with the next batch: let silence count as one.
+
+    It starts from 0, so it is divided by the share of its weights that lie in the time seen.
+    """
+    if "at" not in fields:
+        return None
+    at, since = float(fields["at"]), float(fields["since"])
+    now = max(at, now or at)
+    if now - since < SEEN_SECONDS:
+        return None
+    decayed = float(fields["settled_rate"]) * math.exp(-(now - at) / RATE_SECONDS)
+    return decayed / -math.expm1(-(now - since) / RATE_SECONDS)

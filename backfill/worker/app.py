@@ -51,6 +51,11 @@ def make_app(project: Project) -> Celery:
             "socket_timeout": 10,
             "socket_keepalive": True,
             "health_check_interval": 5,
+            # for sending: by default it waits for six seconds when Redis is away, in which the
+            # slot's work stands still; the worker's own connection is tried again for ever
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0.1,
         },
     )
     tasks.register(app, project)

@@ -1,7 +1,11 @@
-"""The workbenches of one worker process, kept between the tasks of a run."""
+"""The workbenches of a worker process, kept between the tasks of a run.
+
+Each thread has its own (Celery's pool may be of threads): a connection serves one at a time.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -44,8 +48,8 @@ class PausedError(RefusedError):
     """This worker cannot work on the run, which has been paused for that; the message says why."""
 
 
-class Benches:
-    """See the module. Used by one thread."""
+class Benches(threading.local):
+    """See the module."""
 
     def __init__(self, project: Project) -> None:
         self._project = project

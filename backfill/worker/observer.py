@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from celery import Task
+from kombu.exceptions import OperationalError
 
 from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.clock import Clock
@@ -33,7 +35,7 @@ class CheckpointObserver:
         self._pending: dict[int, tuple[int, Counts]] = {}
         self._bench: Bench | None = None
         self._written_at = 0.0
-        self._told_at = 0.0
+        self._told_at = time.monotonic()
         self.task: Task | None = None
 
     def batch_committed(self, bench: Bench, info: BatchInfo, held: Slice, added: Counts) -> None:
@@ -75,12 +77,15 @@ class CheckpointObserver:
         settled = snapshot.counts.settled
         share = f" {min(99, settled * 100 // max(total, 1))} %" if total is not None else ""
         of = f"/{max(total, settled):,}" if total is not None else ""
-        self.task.send_event(
-            "task-progress",
-            retry=False,
-            result=f"{label(bench.run)}{share} {settled:,}{of},"
-            f" {snapshot.rows_per_second:,.0f} rows/s",
-        )
+        rate = snapshot.rows_per_second
+        speed = f", {rate:,.0f} rows/s" if rate is not None else ""
+        # Redis may have gone since the write (I4): nobody sees this line then
+        with suppress(OperationalError, OSError):
+            self.task.send_event(
+                "task-progress",
+                retry=False,
+                result=f"{label(bench.run)}{share} {settled:,}{of}{speed}",
+            )
 
 
 class RunLimiter:

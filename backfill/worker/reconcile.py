@@ -3,7 +3,8 @@
 Every period each worker says in the ledger that it lives. Whoever holds the reconciler's lease then
 - frees slices whose lease has run out, and ends the backend of a holder that is lost in a batch,
 - opens the windows that have opened,
-- sends the messages of slots that nobody fills though there is work.
+- sends the messages of slots that nobody fills though there is work,
+- mends the checkpoint, which lacks the last batches of a killed worker.
 
 Nothing here is needed for the data to be right (I3): two reconcilers at once send messages twice,
 and doubled messages find their slot taken. Dying anywhere in here costs one lease. It does not
@@ -13,6 +14,8 @@ depend on Redis delivering anything again by itself, which can take minutes.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -21,6 +24,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 import backfill
+from backfill.checkpoint import Checkpoint
 from backfill.engine import lifecycle
 from backfill.errors import BackfillError
 from backfill.events import Event
@@ -35,10 +39,11 @@ from backfill.worker.send import send_slot, slots_of
 
 log = structlog.get_logger("backfill")
 
-#: A message that was sent so long ago and fills no slot is taken for lost, if the queue is empty.
+#: A message that was sent so long ago and fills no slot is taken for lost, if the queue is empty;
+#: each message that waits there may take a task's time before it is this one's turn.
 LOST_SECONDS = 3.0
-#: The same while messages still wait in the queue: it may be among them.
-LATE_SECONDS = 60.0
+#: The checkpoint is mended at least so often.
+MEND_SECONDS = 10.0
 #: A lost holder's statement may run for its statement_timeout; then its backend is ended.
 SPARE_SECONDS = 5.0
 #: A worker that stopped without a word is forgotten after this time.
@@ -66,6 +71,8 @@ class Reconciler:
         self._app = app
         self._name = name
         self._desks: dict[str, Desk] = {}
+        self._checkpoints: dict[str, Checkpoint | None] = {}
+        self._mended_at: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backfill-reconcile", daemon=True)
 
@@ -96,6 +103,9 @@ class Reconciler:
             except psycopg.Error:
                 log.debug("database.unreachable", database=database)
             self._close(database)
+        for checkpoint in self._checkpoints.values():
+            if checkpoint is not None:
+                checkpoint.close()
 
     def _close(self, database: str) -> None:
         desk = self._desks.pop(database, None)
@@ -116,8 +126,14 @@ class Reconciler:
         if not self._lead(conn, ledger):
             return Round()
         freed = self._free(conn, ledger)
-        sent = sum(self._reconcile(desk, run) for run in live_runs(conn, ledger))
-        return Round(is_leader=True, freed=freed, sent=sent)
+        runs = [run for run in live_runs(conn, ledger) if run.executor == "celery"]
+        self._mend_checkpoint(desk, runs)
+        for run in runs:
+            if run.run_state is RunState.PAUSED:
+                self._open_window(desk, run)
+        # only now what needs the broker: its absence ends the round
+        sent = sum(self._reconcile(desk, run, lost_a_holder=run.id in freed) for run in runs)
+        return Round(is_leader=True, freed=len(freed), sent=sent)
 
     def _report_alive(self, conn: Connection, ledger: Ledger) -> None:
         conn.execute(
@@ -143,7 +159,8 @@ class Reconciler:
             == 1
         )
 
-    def _free(self, conn: Connection, ledger: Ledger) -> int:
+    def _free(self, conn: Connection, ledger: Ledger) -> list[str]:
+        """Free what lost holders held; returns the run of each slice."""
         conn.execute(
             ledger.q(
                 "DELETE FROM {s}.worker"
@@ -182,7 +199,7 @@ class Reconciler:
                     caused_by=self._name,
                     pid=pid,
                 )
-        return len(freed)
+        return [lapsed.run for lapsed in freed]
 
     def _longest_statement(self, conn: Connection, ledger: Ledger) -> float:
         longest = max(
@@ -194,18 +211,30 @@ class Reconciler:
         )
         return longest + SPARE_SECONDS
 
-    def _reconcile(self, desk: Desk, run: Run) -> int:
-        if run.executor != "celery":
-            return 0
+    def _mend_checkpoint(self, desk: Desk, runs: Sequence[Run]) -> None:
+        now = time.monotonic()
+        if now - self._mended_at.get(desk.database, -MEND_SECONDS) < MEND_SECONDS:
+            return
+        self._mended_at[desk.database] = now
+        if desk.database not in self._checkpoints:
+            self._checkpoints[desk.database] = self._project.checkpoint(desk.ledger)
+        checkpoint = self._checkpoints[desk.database]
+        for run in runs:
+            if checkpoint is not None and run.began:
+                checkpoint.rebuild(run.id, slices.all_counts(desk.conn, desk.ledger, run.id))
+
+    def _reconcile(self, desk: Desk, run: Run, *, lost_a_holder: bool) -> int:
         if run.run_state is RunState.PAUSED:
-            self._open_window(desk, run)
             return 0
         if run.run_state is not RunState.QUEUED and not self._has_work(desk, run):
             return 0
-        waiting = self._messages_waiting()
+        patience = 0.0
+        if not lost_a_holder:  # a holder that is gone took its message with it
+            task_seconds = self._project.settings.engine.task_seconds
+            patience = LOST_SECONDS + self._messages_waiting() * task_seconds
         return sum(
             send_slot(self._app, desk.conn, desk.ledger, run, slot, database=desk.database)
-            for slot in self._empty_slots(desk, run, LOST_SECONDS if waiting == 0 else LATE_SECONDS)
+            for slot in self._empty_slots(desk, run, patience)
         )
 
     def _open_window(self, desk: Desk, run: Run) -> None:

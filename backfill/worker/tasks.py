@@ -14,7 +14,7 @@ from celery import Celery, Task
 from celery.signals import worker_process_init
 
 from backfill.engine.work import Ended, Report, work
-from backfill.errors import RefusedError, UnreachableError
+from backfill.errors import RefusedError, UnreachableError, UsageError
 from backfill.project import Project
 from backfill.worker import stopping
 from backfill.worker.benches import Benches
@@ -55,7 +55,7 @@ def register(app: Celery, project: Project) -> None:
                 database=database,
                 ledger=ledger,
             )
-        except RefusedError as error:
+        except (RefusedError, UsageError) as error:
             told = error.message
         except (psycopg.OperationalError, UnreachableError) as error:
             benches.drop(run)
@@ -82,6 +82,8 @@ def _work_slot(
     kept = benches.get(run, database=database, ledger=ledger)
     kept.observer.task = task
     bench, total = kept.bench, Report()
+    if slot >= bench.options.concurrency:
+        return f"the run has {bench.options.concurrency} slots now"
     while True:
         report = work(bench, slot=slot, budget_seconds=project.settings.engine.task_seconds)
         kept.observer.flush()
