@@ -18,10 +18,11 @@ from backfill.window import Window
 
 #: Time that an idle bucket remembers, so that a worker's own pauses are made up for.
 BURST_SECONDS = 0.2
-#: With that burst, no ten seconds see more than the limit: 10.2 s of it at 98 %.
-SHARE_OF_RATE = 10.0 / (10.0 + BURST_SECONDS)
 #: A batch is at most this much of a second's rate, so that a slow rate is no burst.
 BATCH_SHARE_SECONDS = 0.25
+#: Ten seconds can begin with a whole batch, or with what an idle bucket remembered. So that they do
+#: not see more than the limit, 10.25 s of it are spread over them.
+SHARE_OF_RATE = 10.0 / (10.0 + max(BURST_SECONDS, BATCH_SHARE_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,19 +46,25 @@ class BatchSizer:
             return
         self._seconds_per_row.append(seconds / rows)
         if self._fixed is not None:
-            self._rows = min(self._fixed, max(self._rows + 1, int(self._rows * GROWTH)))
+            self._rows = min(self._fixed, self._largest_step)
             return
         if seconds > FAR_OVER * TARGET_SECONDS and rows > MIN_ROWS:
             self._set(rows / CUT)
             return
         ordered = sorted(self._seconds_per_row)
         slow = ordered[min(len(ordered) - 1, int(len(ordered) * 0.9))]
-        self._set(min(TARGET_SECONDS / max(slow, 1e-9), self._rows * GROWTH))
+        self._set(min(TARGET_SECONDS / max(slow, 1e-9), self._largest_step))
 
     def timed_out(self) -> None:
         """A batch ran into a time-out: go on with a tenth, also of a fixed size, and grow again."""
         self._rows = max(1, self._rows // CUT)
         self._seconds_per_row.clear()
 
+    @property
+    def _largest_step(self) -> int:
+        return max(self._rows + 1, int(self._rows * GROWTH))
+
     def _set(self, rows: float) -> None:
-        self._rows = int(min(MAX_ROWS, max(MIN_ROWS, rows)))
+        # after time-outs the size may be below the least one; from there, too, steps are small
+        least = min(MIN_ROWS, self._rows)
+        self._rows = int(min(MAX_ROWS, max(least, rows)))
