@@ -68,7 +68,7 @@ def begin(bench: Bench) -> Run:
 def _read_horizon(bench: Bench) -> None:
     """First the horizon, then the writers: one that begins in between has a later horizon's row."""
     with transaction(bench.conn, READ_LIMITS, run=bench.run.id):
-        row = bench.conn.execute(bench.keyset.last_key()).fetchone()
+        row = bench.conn.execute(bench.keyset.last_key(), {}).fetchone()
     with transaction(bench.conn, READ_LIMITS, run=bench.run.id):
         writers = bench.conn.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
     total, is_exact = _total(bench)

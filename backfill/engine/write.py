@@ -16,7 +16,7 @@ from backfill.engine.faults import StopError
 from backfill.job import Delete, Insert, Update
 from backfill.job.declaration import Declaration, sql_fragment
 from backfill.model import Key
-from backfill.pg.catalog import Relation, identifiers
+from backfill.pg.catalog import Relation, as_template, identifier, identifiers
 from backfill.pg.connect import Connection
 from backfill.pg.keyset import Keyset, RowLock, array_literal, key_arrays
 from backfill.pg.values import UnfitValueError, ValueTexts
@@ -220,7 +220,7 @@ class Writer:
             case Insert() as insert:
                 ordered = [c for c in self._conflict_columns(insert) if c in expressions]
                 return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}, {} WHERE {}{}{}").format(
-                    sql.SQL(self._relation.qualified),  # quoted by PostgreSQL
+                    as_template(self._relation.qualified),  # quoted by PostgreSQL
                     identifiers(list(expressions)),
                     sql.SQL(", ").join(expressions.values()),
                     self._keyset.from_table,
@@ -254,7 +254,7 @@ class Writer:
             }
         if isinstance(self._target, Insert):
             return {
-                column: sql.SQL("{}.{}").format(self._keyset.from_table, sql.Identifier(column))
+                column: sql.SQL("{}.{}").format(self._keyset.from_table, identifier(column))
                 for column in copied_columns(self._declaration, self._source, self._relation)
             }
         return {}
@@ -278,14 +278,14 @@ class Writer:
         values: dict[str, sql.Composable] = {
             column: sql.SQL("_bf.{}{}").format(
                 sql.Identifier(f"_v{i}"),
-                sql.SQL(f"::{relation.columns[column].type}" if extra[i][1] == "text" else ""),
+                as_template(f"::{relation.columns[column].type}" if extra[i][1] == "text" else ""),
             )
             for i, column in enumerate(columns)
         }
         if isinstance(self._target, Insert):
             ordered = [c for c in self._conflict_columns(self._target) if c in values]
             return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}{}").format(
-                sql.SQL(relation.qualified),  # quoted by PostgreSQL
+                as_template(relation.qualified),  # quoted by PostgreSQL
                 identifiers(columns),
                 sql.SQL(", ").join(values.values()),
                 self._keyset.unnested(extra),
@@ -319,7 +319,7 @@ class Writer:
         return sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(
             identifiers(conflict),
             sql.SQL(", ").join(
-                sql.SQL("{0} = excluded.{0}").format(sql.Identifier(column)) for column in changed
+                sql.SQL("{0} = excluded.{0}").format(identifier(column)) for column in changed
             ),
         )
 
@@ -327,7 +327,7 @@ class Writer:
 def _assigned(values: Mapping[str, sql.Composable]) -> sql.Composed:
     """`"a" = …, "b" = …`."""
     return sql.SQL(", ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(column), value) for column, value in values.items()
+        sql.SQL("{} = {}").format(identifier(column), value) for column, value in values.items()
     )
 
 

@@ -83,9 +83,22 @@ class Relation:
         return found
 
 
+def as_template(quoted: str) -> sql.SQL:
+    """What PostgreSQL has quoted (a table, a type), for a statement that is given parameters.
+
+    In such a statement psycopg takes every `%` that is not doubled for a placeholder's.
+    """
+    return sql.SQL(quoted.replace("%", "%%"))
+
+
+def identifier(name: str) -> sql.Identifier:
+    """`"a"`, for a statement that is given parameters."""
+    return sql.Identifier(name.replace("%", "%%"))
+
+
 def identifiers(names: Sequence[str]) -> sql.Composed:
-    """`"a", "b"`."""
-    return sql.SQL(", ").join(map(sql.Identifier, names))
+    """`"a", "b"`, for a statement that is given parameters."""
+    return sql.SQL(", ").join(map(identifier, names))
 
 
 # Needs no lock: the catalog's own. to_regclass parses a name as PostgreSQL does, quotes and all.

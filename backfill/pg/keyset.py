@@ -18,7 +18,7 @@ from typing import Literal
 from psycopg import sql
 
 from backfill.model import Key
-from backfill.pg.catalog import identifiers
+from backfill.pg.catalog import as_template, identifier, identifiers
 
 RowLock = Literal["FOR SHARE", "FOR NO KEY UPDATE", "FOR UPDATE"]
 
@@ -75,7 +75,7 @@ class Keyset:
 
     @property
     def from_table(self) -> sql.SQL:
-        return sql.SQL(self.table)  # quoted by PostgreSQL's format('%I')
+        return as_template(self.table)  # quoted by PostgreSQL's format('%I')
 
     @property
     def condition(self) -> sql.SQL:
@@ -90,21 +90,21 @@ class Keyset:
     def descending(self) -> sql.Composed:
         """`"a" DESC, "b" DESC`."""
         return sql.SQL(", ").join(
-            sql.SQL("{} DESC").format(sql.Identifier(column)) for column in self.columns
+            sql.SQL("{} DESC").format(identifier(column)) for column in self.columns
         )
 
     def text_array(self) -> sql.Composed:
         """The key as one text[]: how the ledger keeps it."""
         return sql.SQL("ARRAY[{}]").format(
             sql.SQL(", ").join(
-                sql.SQL("{}::text").format(sql.Identifier(column)) for column in self.columns
+                sql.SQL("{}::text").format(identifier(column)) for column in self.columns
             )
         )
 
     def compared(self, operator: Literal[">", "<="], prefix: str) -> sql.Composed:
         """`("a", "b") > (%(after_0)s::int, %(after_1)s::text)`."""
         values = sql.SQL(", ").join(
-            sql.SQL("{}::{}").format(sql.Placeholder(f"{prefix}_{i}"), sql.SQL(type_))
+            sql.SQL("{}::{}").format(sql.Placeholder(f"{prefix}_{i}"), as_template(type_))
             for i, type_ in enumerate(self.types)
         )
         return sql.SQL("({}) {} ({})").format(self.key, sql.SQL(operator), values)
@@ -123,7 +123,7 @@ class Keyset:
             extra: further arrays as (parameter, element type); they appear as `_v0 …`.
         """
         arrays = [
-            sql.SQL("{}::{}[]").format(sql.Placeholder(name), sql.SQL(type_))
+            sql.SQL("{}::{}[]").format(sql.Placeholder(name), as_template(type_))
             for name, type_ in [
                 *((f"k_{i}", type_) for i, type_ in enumerate(self.types)),
                 *extra,
@@ -138,7 +138,7 @@ class Keyset:
         """`t."a" = _bf._k0 AND …`: the table's rows of these keys."""
         return sql.SQL(" AND ").join(
             sql.SQL("{}.{} = _bf.{}").format(
-                self.from_table, sql.Identifier(column), sql.Identifier(f"_k{i}")
+                self.from_table, identifier(column), sql.Identifier(f"_k{i}")
             )
             for i, column in enumerate(self.columns)
         )
@@ -198,7 +198,7 @@ class Keyset:
                 sql.SQL(", ").join(
                     sql.SQL(
                         "CASE WHEN {} THEN (SELECT array_agg({}::text) FROM _taken) END"
-                    ).format(needed, sql.Identifier(column))
+                    ).format(needed, identifier(column))
                     for column in self.columns
                 ),
             )
@@ -210,7 +210,7 @@ class Keyset:
             ).format(
                 about,
                 order=sql.SQL(", ").join(
-                    sql.SQL("_taken.{}").format(sql.Identifier(c)) for c in self.columns
+                    sql.SQL("_taken.{}").format(identifier(c)) for c in self.columns
                 ),
             )
         return sql.SQL(
@@ -251,7 +251,7 @@ class Keyset:
             selected = sql.SQL("{}, {}").format(
                 selected,
                 sql.SQL(", ").join(
-                    sql.SQL("{}.{}").format(self.from_table, sql.Identifier(c)) for c in columns
+                    sql.SQL("{}.{}").format(self.from_table, identifier(c)) for c in columns
                 ),
             )
         return sql.SQL("SELECT {} FROM {}, {} WHERE {} AND ({}) ORDER BY {} {} OF {} {}").format(
@@ -262,7 +262,7 @@ class Keyset:
             self.condition,
             self.key,
             sql.SQL(lock),
-            sql.Identifier(self.name),
+            identifier(self.name),
             sql.SQL("" if waiting else "SKIP LOCKED"),
         )
 
@@ -310,7 +310,7 @@ class Keyset:
         """The key as the ledger keeps it, for use inside a sub-select over another table."""
         return sql.SQL("ARRAY[{}]").format(
             sql.SQL(", ").join(
-                sql.SQL("{}.{}::text").format(self.from_table, sql.Identifier(column))
+                sql.SQL("{}.{}::text").format(self.from_table, identifier(column))
                 for column in self.columns
             )
         )
@@ -319,7 +319,7 @@ class Keyset:
         """`"a"::text AS _k0, …`."""
         return sql.SQL(", ").join(
             sql.SQL("{}.{}::text AS {}").format(
-                self.from_table, sql.Identifier(column), sql.Identifier(f"_k{i}")
+                self.from_table, identifier(column), sql.Identifier(f"_k{i}")
             )
             for i, column in enumerate(self.columns)
         )

@@ -11,14 +11,14 @@ from backfill.engine.batch import execute
 from backfill.engine.faults import NotAllowedError, StaleEpochError
 from backfill.engine.work import Ended, work
 from backfill.errors import RefusedError
-from backfill.job import Delete, Job, Options, Sql, Table, Update
+from backfill.job import Job, Options
 from backfill.model import PauseCause, SlicePhase
 from backfill.pg import slices
 from backfill.pg.connect import transaction
 from backfill.pg.ledger import Run
 from backfill.pg.slices import Slice, SlotTakenError
 from tests.engine.factory import QUICK, AtVisit, Gate, Worksite, until
-from tests.engine.jobs import Increment, IncrementInPython, Label
+from tests.engine.jobs import Increment, IncrementInPython
 
 BY_TEN = Options(batch_rows=10, slice_rows=50)
 
@@ -332,51 +332,6 @@ def test_a_call_of_work_ends_when_its_budget_is_used_up(
     assert (report.ended, report.state) == (Ended.NOT_WORKING, "succeeded")
     assert (report.batches, report.counts.written) == (10, 100)
     bench.conn.close()
-
-
-def test_a_second_live_run_of_a_job_is_refused_naming_the_first(site: Worksite) -> None:
-    """I1."""
-    site.numbers(10)
-    first = site.enqueue(Increment)
-    with pytest.raises(RefusedError, match=f"has a live run already: {first.id}") as refused:
-        site.enqueue(Increment)
-    assert f"backfill cancel {first.id}" in refused.value.remedy
-    site.work(Increment, first)
-    assert site.run(Increment).state == "succeeded"
-
-
-class AlsoWritesN(Job):
-    source = Table("t")
-    transform = Sql(n="n * 2", label="'x'")
-    target = Update()
-
-
-def test_a_live_run_that_writes_the_same_column_is_refused(site: Worksite) -> None:
-    """I1; other columns of the same table are no conflict, and the claim ends with the run."""
-    site.numbers(10)
-    first = site.enqueue(IncrementInPython)
-    with pytest.raises(RefusedError, match=f"run {first.id} is live and writes the same column n"):
-        site.enqueue(AlsoWritesN)
-    assert site.enqueue(Label).state == "queued"
-    lifecycle.cancel(site.conn, site.ledger, first.id, reason="enough", by="Ada")
-    assert site.run(Increment).state == "succeeded"
-
-
-class DeleteSome(Job):
-    source = Table("t", where="id < 5")
-    target = Delete()
-
-
-class DeleteOthers(Job):
-    source = Table("t", where="id > 5")
-    target = Delete()
-
-
-def test_two_live_runs_that_delete_from_one_table_are_refused(site: Worksite) -> None:
-    site.numbers(10)
-    site.enqueue(DeleteSome)
-    with pytest.raises(RefusedError, match=r"writes the same rows of public\.t"):
-        site.enqueue(DeleteOthers)
 
 
 def test_a_changed_declaration_can_be_accepted_and_says_who_did(site: Worksite) -> None:
