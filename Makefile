@@ -34,7 +34,7 @@ endef
 
 .PHONY: help
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: venv
 venv: $(READY)  ## make .venv with everything that developing, testing and the demo need
@@ -55,6 +55,10 @@ $(READY): pyproject.toml constraints.txt Makefile
 .PHONY: demo
 demo: $(READY)  ## play the whole story on real tables; KEEP=1 leaves it running to look at
 	@$(BIN)/python -m backfill.local.demo $(if $(KEEP),--keep)
+
+.PHONY: demo-stop
+demo-stop: $(READY)  ## end what `make demo KEEP=1` left running
+	@$(BIN)/python -m backfill.local.demo --stop
 
 .PHONY: test
 test: $(READY)  ## run every test (ARGS="-k cursor" chooses)
