@@ -312,6 +312,12 @@ class Worksite:
             quarantine=quarantined_rows(self.conn, self.ledger, run.id),
         )
 
+    def pause(self, run: Run, cause: PauseCause = PauseCause.USER) -> bool:
+        """Add a cause to pause, as Ada."""
+        return lifecycle.pause(
+            self.conn, self.ledger, run.id, cause, reason="asked for", ends="by resume", by="Ada"
+        )
+
     def lift(self, run: Run, cause: PauseCause = PauseCause.ERROR) -> None:
         """Take a cause of a pause away; it must be there."""
         assert lifecycle.lift(self.conn, self.ledger, run.id, [cause], by="the test")

@@ -23,12 +23,6 @@ from tests.engine.jobs import Increment, IncrementInPython
 BY_TEN = Options(batch_rows=10, slice_rows=50)
 
 
-def _pause(site: Worksite, run: Run, cause: PauseCause = PauseCause.USER) -> bool:
-    return lifecycle.pause(
-        site.conn, site.ledger, run.id, cause, reason="asked for", ends="by resume", by="Ada"
-    )
-
-
 def _claim(site: Worksite, run: Run, *, slot: int = 0, holder: str = "the test") -> Slice | None:
     return slices.claim(
         site.conn,
@@ -50,7 +44,7 @@ def test_a_pause_lets_the_batch_in_hand_finish_and_no_other_begin(
     gate = Gate("before COMMIT", visit=3)
     with site.crew(job, run, probe=gate):
         gate.wait()
-        assert _pause(site, run)
+        assert site.pause(run)
         gate.open()
     paused = site.outcome(run)
     assert paused.state == "paused"
@@ -70,9 +64,9 @@ def test_causes_stand_side_by_side_and_each_is_lifted_by_its_own_kind(site: Work
     """I7: resuming by hand does not open a closed window."""
     site.numbers(10)
     run = site.begun(Increment)
-    assert _pause(site, run, PauseCause.USER)
-    assert _pause(site, run, PauseCause.WINDOW)
-    assert not _pause(site, run, PauseCause.USER), "it is there already"
+    assert site.pause(run, PauseCause.USER)
+    assert site.pause(run, PauseCause.WINDOW)
+    assert not site.pause(run, PauseCause.USER), "it is there already"
     site.lift(run, PauseCause.USER)
     assert site.outcome(run).state == "paused"
     assert not lifecycle.lift(site.conn, site.ledger, run.id, [PauseCause.USER], by="the test"), (
@@ -85,7 +79,7 @@ def test_causes_stand_side_by_side_and_each_is_lifted_by_its_own_kind(site: Work
 def test_a_run_that_is_paused_before_it_began_goes_back_to_the_beginning(site: Worksite) -> None:
     site.numbers(10)
     run = site.enqueue(Increment)
-    _pause(site, run)
+    site.pause(run)
     assert site.work(Increment, run).counts.paged == 0
     site.lift(run, PauseCause.USER)
     assert site.outcome(run).state == "queued"
@@ -141,7 +135,7 @@ def test_a_run_that_has_ended_cannot_be_cancelled_paused_or_retried(site: Worksi
     done = site.run(Increment)
     with pytest.raises(RefusedError, match="is succeeded already"):
         lifecycle.cancel(site.conn, site.ledger, done.run.id, reason="late", by="Ada")
-    assert not _pause(site, done.run)
+    assert not site.pause(done.run)
     with pytest.raises(RefusedError, match="only a failed run can be retried"):
         lifecycle.retry(
             site.conn, site.ledger, done.run.id, by="Ada", relation="public.t", columns=["n"]
@@ -240,7 +234,7 @@ def test_a_batch_under_a_state_that_allows_no_work_writes_nothing(site: Worksite
         lease_seconds=60,
     )
     assert held is not None
-    _pause(site, run)
+    site.pause(run)
     with pytest.raises(NotAllowedError, match="paused"):
         execute(bench, held, rows=10)
     assert site.value("SELECT sum(n) FROM t") == 0

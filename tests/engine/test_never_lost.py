@@ -147,7 +147,7 @@ def test_a_paused_sweep_is_not_stuck_when_it_goes_on(site: Worksite) -> None:
         other.execute("SELECT FROM t WHERE id = 4 FOR UPDATE")
         with site.crew(Increment, run):
             site.until_state(run, "sweeping")
-            _pause(site, run.id)
+            site.pause(run)
         # as if the pause had taken an hour
         site.execute("UPDATE backfill.slice SET progress_at = progress_at - interval '1 hour'")
         site.lift(run, PauseCause.USER)
@@ -233,18 +233,6 @@ def test_at_the_bound_a_run_without_a_todo_pauses_naming_the_writer_and_then_wai
     assert done.state == "succeeded"
     assert done.counts.written == 51
     assert site.rows("SELECT DISTINCT n FROM t") == [(1,)]
-
-
-def _pause(site: Worksite, run_id: str) -> None:
-    lifecycle.pause(
-        site.conn,
-        site.ledger,
-        run_id,
-        PauseCause.USER,
-        reason="asked for",
-        ends="by resume",
-        by="the test",
-    )
 
 
 def test_the_slices_add_up_to_the_run_and_tile_its_keys(site: Worksite) -> None:
