@@ -94,18 +94,23 @@ class Reconciler:
                     log.warning("reconcile.failed", database=database, error=type(error).__name__)
                     self._close(database)
             self._stop.wait(self._project.settings.engine.reconcile_seconds)
-        for database in list(self._desks):
+        for database, desk in self._desks.items():
             try:
-                desk = self._desks[database]
                 desk.conn.execute(
                     desk.ledger.q("DELETE FROM {s}.worker WHERE name = %s"), [self._name]
                 )
             except psycopg.Error:
                 log.debug("database.unreachable", database=database)
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; the timer must not run (any more)."""
+        for database in list(self._desks):
             self._close(database)
         for checkpoint in self._checkpoints.values():
             if checkpoint is not None:
                 checkpoint.close()
+        self._checkpoints.clear()
 
     def _close(self, database: str) -> None:
         desk = self._desks.pop(database, None)

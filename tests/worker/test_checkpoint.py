@@ -1,0 +1,286 @@
+"""The checkpoint in Redis: a copy that may be lost at any time, and counts nothing twice (I4)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backfill.checkpoint import AWAY_SECONDS, CALL_SECONDS, KEEP_SECONDS, RATE_SECONDS, Checkpoint
+from backfill.engine.pace import BURST_SECONDS, SHARE_OF_RATE
+from backfill.local.redis import LocalRedis
+from backfill.model import Counts
+
+RUN = "fill-7f3k2"
+
+
+@pytest.fixture
+def checkpoint(redis_url: str) -> Iterator[Checkpoint]:
+    checkpoint = Checkpoint(redis_url, "a-ledger")
+    yield checkpoint
+    checkpoint.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    client.close()
+
+
+def walked(rows: int) -> Counts:
+    """A slice that has come so far."""
+    return Counts(paged=rows, written=rows - rows // 10, deferred=rows // 10)
+
+
+def counts(checkpoint: Checkpoint) -> Counts:
+    snapshot = checkpoint.read(RUN)
+    assert snapshot is not None
+    return snapshot.counts
+
+
+def test_a_run_that_was_never_built_is_not_there(checkpoint: Checkpoint) -> None:
+    assert checkpoint.read(RUN) is None
+    assert checkpoint.write(RUN, {1: (1, walked(10))}) is None
+    assert checkpoint.read(RUN) is None, "a part of a run would look like all of it"
+
+
+def test_writing_the_same_counts_again_counts_nothing_twice(checkpoint: Checkpoint) -> None:
+    checkpoint.rebuild(RUN, [])
+    for _ in range(3):
+        checkpoint.write(RUN, {1: (1, walked(100)), 2: (1, walked(50))})
+    assert counts(checkpoint) == walked(100) + walked(50)
+
+
+def test_what_a_write_answers_is_the_whole_run(checkpoint: Checkpoint) -> None:
+    checkpoint.rebuild(RUN, [(1, 1, walked(100))])
+    snapshot = checkpoint.write(RUN, {2: (1, walked(50))})
+    assert snapshot is not None
+    assert snapshot.counts == walked(100) + walked(50)
+
+
+def test_a_write_under_an_older_epoch_is_dropped(checkpoint: Checkpoint) -> None:
+    checkpoint.rebuild(RUN, [])
+    checkpoint.write(RUN, {1: (2, walked(100))})
+    checkpoint.write(RUN, {1: (1, walked(900))})
+    assert counts(checkpoint) == walked(100)
+
+
+def test_a_flushed_run_is_rebuilt_from_the_ledger(
+    checkpoint: Checkpoint, client: redis.Redis
+) -> None:
+    checkpoint.rebuild(RUN, [])
+    checkpoint.write(RUN, {1: (1, walked(100)), 2: (1, walked(100))})
+    client.flushdb()
+    assert checkpoint.write(RUN, {1: (1, walked(110))}) is None
+    assert not checkpoint.is_away
+    checkpoint.rebuild(RUN, [(1, 1, walked(110)), (2, 1, walked(100))])
+    checkpoint.write(RUN, {1: (1, walked(120))})
+    assert counts(checkpoint) == walked(120) + walked(100)
+
+
+def test_a_rebuild_from_an_older_reading_takes_nothing_back(checkpoint: Checkpoint) -> None:
+    """Several workers rebuild at once; the slowest read the ledger before the others went on."""
+    reading = [(1, 1, walked(100)), (2, 1, walked(100))]
+    checkpoint.rebuild(RUN, reading)
+    checkpoint.write(RUN, {1: (1, walked(200)), 2: (2, walked(100))})
+    checkpoint.rebuild(RUN, reading)
+    assert counts(checkpoint) == walked(200) + walked(100)
+
+
+def test_a_rebuild_mends_what_a_killed_worker_did_not_write_any_more(
+    checkpoint: Checkpoint,
+) -> None:
+    checkpoint.rebuild(RUN, [(1, 1, walked(100))])
+    swept = Counts(paged=100, written=100)
+    checkpoint.rebuild(RUN, [(1, 1, swept), (2, 1, walked(30))])
+    assert counts(checkpoint) == swept + walked(30)
+
+
+Words = list[tuple[bool, int, int, int]]
+
+
+@given(
+    words=st.lists(
+        st.tuples(
+            st.booleans(),
+            st.integers(1, 3),
+            st.integers(1, 3),
+            st.integers(0, 50).map(lambda tens: tens * 10),
+        ),
+        max_size=30,
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_in_whatever_order_words_come_the_furthest_of_each_slice_counts(
+    redis_url: str, words: Words
+) -> None:
+    """Writes and rebuilds, doubled, late and out of order: (is a rebuild, slice, epoch, rows)."""
+    checkpoint = Checkpoint(redis_url, str(uuid4()))
+    checkpoint.rebuild(RUN, [])
+    furthest: dict[int, tuple[int, int]] = {}
+    for is_rebuild, number, epoch, rows in words:
+        if is_rebuild:
+            checkpoint.rebuild(RUN, [(number, epoch, walked(rows))])
+        else:
+            checkpoint.write(RUN, {number: (epoch, walked(rows))})
+        furthest[number] = max(furthest.get(number, (0, 0)), (epoch, rows))
+    total = sum((walked(rows) for _, rows in furthest.values()), Counts())
+    assert counts(checkpoint) == total
+    checkpoint.close()
+
+
+def test_what_nobody_touches_any_more_is_forgotten(
+    checkpoint: Checkpoint, client: redis.Redis
+) -> None:
+    checkpoint.rebuild(RUN, [(1, 1, walked(10))])
+    checkpoint.write(RUN, {1: (1, walked(20))})
+    checkpoint.take(RUN, 10, 10.0, burst=0.2)
+    keys = list(client.scan_iter("*"))
+    assert len(keys) == 3
+    assert all(str(key).startswith("backfill:a-ledger:") for key in keys)
+    for key in keys:
+        assert 0 < int(str(client.ttl(key))) <= KEEP_SECONDS
+
+
+# -- the rate: only time is fake, by moving what Redis remembers of it into the past
+
+
+def let_pass(client: redis.Redis, seconds: float) -> None:
+    """As if the last write had been so much longer ago."""
+    for field in ("at", "since"):
+        client.hincrbyfloat(f"backfill:a-ledger:run:{RUN}", field, -seconds)
+
+
+def speed(checkpoint: Checkpoint) -> float | None:
+    snapshot = checkpoint.read(RUN)
+    assert snapshot is not None
+    return snapshot.rows_per_second
+
+
+def test_a_steady_rate_is_right_from_its_first_second_on(
+    checkpoint: Checkpoint, client: redis.Redis
+) -> None:
+    checkpoint.rebuild(RUN, [])
+    done = Counts(paged=5_000, written=5_000)  # in a time that nobody knows
+    checkpoint.write(RUN, {1: (1, done)})
+    assert speed(checkpoint) is None
+    for _ in range(300):
+        let_pass(client, 0.1)
+        done = replace(done, paged=done.paged + 100, written=done.written + 100)
+        checkpoint.write(RUN, {1: (1, done)})
+        if (seen := speed(checkpoint)) is not None:
+            assert seen == pytest.approx(1_000, rel=0.1)
+    assert speed(checkpoint) == pytest.approx(1_000, rel=0.05)
+
+
+def test_the_rate_falls_while_nothing_comes_and_begins_anew_after_a_pause(
+    checkpoint: Checkpoint, client: redis.Redis
+) -> None:
+    checkpoint.rebuild(RUN, [])
+    for rows in range(0, 5_000, 100):
+        checkpoint.write(RUN, {1: (1, Counts(paged=rows, written=rows))})
+        let_pass(client, 0.1)
+    before = speed(checkpoint)
+    let_pass(client, RATE_SECONDS)
+    after = speed(checkpoint)
+    assert before is not None
+    assert after is not None
+    assert 0 < after < before / 2
+    let_pass(client, 10 * RATE_SECONDS)
+    checkpoint.write(RUN, {1: (1, Counts(paged=9_000, written=9_000))})
+    assert speed(checkpoint) is None, "4,000 rows that came after a pause are no rate"
+
+
+def test_rebuilt_rows_are_no_rate(checkpoint: Checkpoint, client: redis.Redis) -> None:
+    checkpoint.rebuild(RUN, [(1, 1, walked(100_000))])
+    assert speed(checkpoint) is None
+    checkpoint.write(RUN, {1: (1, walked(100_000))})
+    let_pass(client, 1)
+    checkpoint.rebuild(RUN, [(2, 1, walked(100_000))])
+    assert speed(checkpoint) == 0
+
+
+# -- the bucket
+
+
+def test_no_ten_seconds_see_more_than_the_rate(checkpoint: Checkpoint) -> None:
+    """Nobody sleeps here: what each batch would wait for says when it would be worked."""
+    rate, rows = 1_000.0, 50
+    at: list[float] = []
+    while not at or at[-1] - at[0] < 25:
+        wait = checkpoint.take(RUN, rows, rate * SHARE_OF_RATE, burst=BURST_SECONDS)
+        assert wait is not None
+        at.append(time.monotonic() + wait)
+    for first in at:
+        within = sum(rows for when in at if first <= when < first + 10)
+        assert within <= rate * 10
+    middle = [when for when in at if at[0] + 5 <= when < at[0] + 15]
+    assert len(middle) * rows >= 0.95 * rate * 10
+
+
+def test_what_was_taken_and_not_used_is_given_back(checkpoint: Checkpoint) -> None:
+    checkpoint.take(RUN, 1_000, 100.0, burst=0.2)
+    checkpoint.take(RUN, -1_000, 100.0, burst=0.2)
+    wait = checkpoint.take(RUN, 100, 100.0, burst=0.2)
+    assert wait == pytest.approx(0.8, abs=0.3)
+
+
+def test_the_bucket_of_the_slowest_rate_outlives_its_wait(
+    checkpoint: Checkpoint, client: redis.Redis
+) -> None:
+    wait = checkpoint.take(RUN, 1, 1 / 86_400, burst=0.2)
+    assert wait == pytest.approx(86_400, rel=0.01)
+    (key,) = client.scan_iter("*bucket")
+    assert int(str(client.ttl(key))) > 86_400
+
+
+# -- Redis is away
+
+
+def test_a_redis_that_is_gone_costs_no_time(own_redis: LocalRedis) -> None:
+    checkpoint = Checkpoint(own_redis.url(), "a-ledger")
+    checkpoint.rebuild(RUN, [(1, 1, walked(10))])
+    own_redis.stop()
+    began = time.monotonic()
+    assert checkpoint.write(RUN, {1: (1, walked(20))}) is None
+    assert checkpoint.is_away
+    assert checkpoint.take(RUN, 1, 1.0, burst=0.2) is None
+    checkpoint.rebuild(RUN, [])
+    assert time.monotonic() - began < CALL_SECONDS
+    own_redis.start()
+    deadline = time.monotonic() + 5 * AWAY_SECONDS
+    while checkpoint.read(RUN) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert counts(checkpoint) == walked(10)
+    checkpoint.close()
+
+
+def test_a_redis_that_does_not_answer_costs_one_call_and_is_then_left_alone(
+    own_redis: LocalRedis,
+) -> None:
+    checkpoint = Checkpoint(own_redis.url(), "a-ledger")
+    checkpoint.rebuild(RUN, [])
+    pid = own_redis.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert checkpoint.read(RUN) is None
+        assert time.monotonic() - began < 2 * CALL_SECONDS
+        began = time.monotonic()
+        for _ in range(100):
+            assert checkpoint.read(RUN) is None
+        assert time.monotonic() - began < CALL_SECONDS / 2
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        checkpoint.close()
