@@ -17,7 +17,7 @@ from backfill.engine.work import SLICE_ATTEMPTS
 from backfill.errors import RetryLater
 from backfill.job import Job, Options, Row, Sql, Table, Update
 from backfill.local.postgres import LocalPostgres
-from backfill.model import BatchInfo, RunInfo
+from backfill.model import BatchInfo
 from backfill.pg.connect import connect
 from backfill.pg.install import upgrade
 from backfill.pg.ledger import Run
@@ -332,49 +332,6 @@ def test_a_batch_of_results_that_is_not_aligned_with_its_rows_pauses_the_run(
     paused = site.run(Misaligned)
     _check_paused(paused, "9 results for 10 rows")
     assert site.value("SELECT count(label) FROM t") == 0
-
-
-class Hooked(Job):
-    """Raises in the hook that is named, once."""
-
-    source = Table("t")
-    transform = Sql(n="n + 1")
-    target = Update()
-    fails_in: ClassVar[set[str]] = set()
-    called: ClassVar[list[str]] = []
-
-    def _hook(self, name: str) -> None:
-        self.called.append(name)
-        if name in self.fails_in:
-            self.fails_in.remove(name)
-            raise LookupError("the feature flag is not set")
-
-    def before_run(self, run: RunInfo) -> None:
-        assert run.id == self.run.id
-        self._hook("before_run")
-
-    def after_batch(self, batch: BatchInfo) -> None:
-        self._hook("after_batch")
-
-    def after_run(self, run: RunInfo) -> None:
-        assert run.counts.written == 20
-        self._hook("after_run")
-
-
-@pytest.mark.parametrize("hook", ["before_run", "after_batch", "after_run"])
-def test_a_hook_that_raises_pauses_the_run_and_is_called_again(site: Worksite, hook: str) -> None:
-    Hooked.fails_in = {hook}
-    Hooked.called.clear()
-    site.numbers(20)
-    run = site.enqueue(Hooked, options=BY_TEN)
-    paused = site.work(Hooked, run)
-    _check_paused(paused, f"Hooked.{hook} raised LookupError: the feature flag is not set")
-    site.lift(run)
-    _check_incremented(site.work(Hooked, run), site)
-    once = ["before_run", "after_batch", "after_batch", "after_run"]
-    if hook != "after_batch":  # the batch had committed: it is not repeated
-        once.insert(once.index(hook), hook)
-    assert Hooked.called == once
 
 
 def test_a_slice_that_fails_again_and_again_pauses_the_run_with_the_last_reason(

@@ -120,6 +120,26 @@ def test_a_names_own_capitals_and_reserved_words_are_no_obstacle(site: Worksite)
         site.execute('UPDATE "Odd %s Schema"."%select" SET "From" = NULL, "%s" = NULL')
 
 
+@pytest.mark.parametrize("job", [Increment, IncrementInPython, Label, LabelInPython])
+def test_a_partitioned_table_is_walked_as_one(site: Worksite, job: type[Job]) -> None:
+    """Also its deferred rows: a row lock is the partition's."""
+    site.execute(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, label text)"
+        " PARTITION BY RANGE (id)"
+    )
+    for low, high in ((0, 40), (40, 80), (80, 1_000)):
+        site.execute(f"CREATE TABLE t_{low} PARTITION OF t FOR VALUES FROM ({low}) TO ({high})")
+    site.execute("INSERT INTO t (id) SELECT generate_series(1, 100)")
+    run = site.begun(job, options=BY_TEN)
+    with site.session() as other:
+        other.execute("SELECT FROM t WHERE id IN (39, 40, 41) FOR UPDATE")
+        with site.crew(job, run, threads=2):
+            assert site.until_state(run, "sweeping").counts.deferred == 3
+            other.commit()
+    assert site.outcome(run).counts == Counts(paged=100, written=100)
+    assert site.value("SELECT count(*) FROM t WHERE n = 1 OR label = 'row ' || id") == 100
+
+
 # --- Insert ------------------------------------------------------------------------------------
 
 
