@@ -11,6 +11,7 @@ from psycopg import sql
 
 from backfill.pg.connect import Connection, connect
 from backfill.pg.ledger import Ledger, open_ledger
+from tests.pg.holding import RUN, insert_run
 from tests.services import PostgresServer
 
 
@@ -24,6 +25,13 @@ def pg(db_url: str) -> Iterator[Connection]:
 @pytest.fixture
 def ledger(pg: Connection) -> Ledger:
     return open_ledger(pg, schema="backfill")
+
+
+@pytest.fixture
+def run(pg: Connection) -> str:
+    """The id of a run at work, without slices."""
+    insert_run(pg, RUN)
+    return RUN
 
 
 @pytest.fixture

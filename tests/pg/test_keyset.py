@@ -13,14 +13,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
 from backfill.model import Key
 from backfill.pg.catalog import relation
 from backfill.pg.connect import Connection, Limits, transaction
-from backfill.pg.keyset import Keyset, array_literal, bound, key_arrays
+from backfill.pg.keyset import Keyset, bound, key_arrays
+from tests.pg.awkward import AWKWARD, WORD
 from tests.profiles import share_of_examples
 
 #: The table's rows come and go with each example.
@@ -28,8 +29,6 @@ ON_ONE_TABLE = settings(
     share_of_examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
-WORD = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)
-AWKWARD = WORD | st.sampled_from(["", "NULL", "null", "{}", '"', "\\", ",", " ", "a b", "%s", "ß"])
 TIME = st.datetimes().map(lambda at: f"{at.isoformat()}-03:30")
 
 #: Type by type, keys as text that PostgreSQL reads.
@@ -383,32 +382,3 @@ def test_a_page_of_a_composite_key_reads_no_more_than_its_own_keys(
         read = float(scan.split("(actual ")[1].split("rows=")[1].split()[0])
         # fifty matches are on a hundred keys; 15,000 lie between the bounds
         assert read <= 101, lines
-
-
-TEXTS = st.lists(st.none() | AWKWARD, max_size=12)
-
-
-@ON_ONE_TABLE
-@given(values=TEXTS)
-@example(values=[])
-@example(values=[""])
-@example(values=[None])
-@example(values=["NULL", None, "null"])
-@example(values=["a", 'b","c'])
-@example(values=['"', "\\", '\\"', "\\\\", "{", "}", ","])
-@example(values=["\n", "\t", "\r", "\v", " ", "\x85", "\u2028", "\U0001f600"])
-def test_an_array_literal_is_read_back_as_the_same_values(
-    pg: Connection, values: list[str | None]
-) -> None:
-    row = pg.execute("SELECT %s::text[]", [array_literal(values)]).fetchone()
-    assert row == (values,)
-
-
-@ON_ONE_TABLE
-@given(keys=st.lists(st.tuples(AWKWARD, AWKWARD), max_size=6))
-def test_arrays_of_keys_keep_the_columns_of_a_key_together(pg: Connection, keys: list[Key]) -> None:
-    keyset = Keyset(table="t", name="t", columns=("a", "b"), types=("text", "text"), matches="TRUE")
-    rows = pg.execute(
-        sql.SQL("SELECT * FROM {}").format(keyset.unnested()), key_arrays(keys, 2)
-    ).fetchall()
-    assert rows == keys
