@@ -12,6 +12,7 @@ whatever happens, what was started is ended, and a user is told in sentences.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -169,6 +170,8 @@ def _play(project: Path, out: Console, *, rows: int, seconds: int, keep: bool) -
         )
     flights.data_directory()  # before anything is started
     logs.configure("console", "error")
+    # on an interruption in the middle of a statement it would complain on the screen
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]  # it would steer our own connections elsewhere
     stage = Stage(project)
@@ -219,10 +222,8 @@ def _say_what_next(screen: Screen, stage: Stage, *, keep: bool) -> None:
         return
     screen.say("Nothing is left running. What to look at next:")
     screen.say("  jobs/flights.py       the three jobs that you saw")
-    screen.say("  README.md, docs/      how to write your own, and why nothing is lost or repeated")
-    screen.say(
-        "  make demo KEEP=1      the same, left running: for psql, Flower and backfill status"
-    )
+    screen.say("  README.md, docs/      how to write your own; why nothing is lost")
+    screen.say("  make demo KEEP=1      the same, left running, for psql and Flower")
     screen.say("  backfill init         in a project of yours")
 
 

@@ -68,35 +68,43 @@ class Screen:
         """Begin the next act of the story."""
         self._acts += 1
         self._console.print()
-        self._print(Text(f"{self._acts}  {title}", style="bold cyan"))
+        self._print(f"{self._acts}  ", title, style="bold cyan")
 
     def say(self, text: str, style: str = "") -> None:
         """One thing that happened, or was found."""
-        self._print(Text(f"   {text}", style=style))
+        indent = len(text) - len(text.lstrip())
+        self._print(" " * (indent + 3), text.lstrip(), style=style)
 
     def event(self, text: str, style: str = "") -> None:
         """Something that happened while a run works, with the seconds since the demo's start."""
-        line = Text(f"   {self.seconds:5.1f} s  ", style="dim")
-        line.append(text, style=style or "not dim")
-        self._print(line)
+        self._print(f"   {self.seconds:5.1f} s  ", text, style=style)
 
     def sql(self, statement: str) -> None:
         """A statement, as it is executed."""
         for line in f"{statement};".splitlines():
-            self._print(Text(f"   {line}", style="green"))
+            self.say(line, style="green")
 
     def command(self, words: str) -> None:
-        """A command, as a user types it."""
-        self._print(Text(f"   $ {words}", style="bold"))
+        """A command, as a user types it; it stays one line, to be copied."""
+        self._console.print(Text(f"   $ {words}", style="bold"), soft_wrap=True)
 
     @property
     def seconds(self) -> float:
         """Since the screen was made."""
         return self._monotonic() - self._began
 
-    def _print(self, line: Text) -> None:
-        # a pipe has no width: whoever reads it may want to search for whole lines
-        self._console.print(line, soft_wrap=not self.is_live, highlight=False, markup=False)
+    def _print(self, before: str, text: str, *, style: str) -> None:
+        """A line; on a terminal that is too narrow for it, its rest is indented as its text is."""
+        if self.is_live:
+            line = Table.grid()
+            line.add_column(no_wrap=True)
+            line.add_row(Text(before, style="dim"), Text(text, style=style))
+            self._console.print(line)
+        else:
+            # a pipe has no width: whoever reads it may want to search for whole lines
+            self._console.print(
+                Text(f"{before}{text}"), soft_wrap=True, highlight=False, markup=False
+            )
 
     # -- a run at work ----------------------------------------------------------------------
 

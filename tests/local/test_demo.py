@@ -153,6 +153,7 @@ def test_ctrl_c_in_mid_run_ends_everything_that_it_had_started(demo: Demo, scrat
     assert process.returncode == 130
     assert "Interrupted" in said
     assert "Traceback" not in said
+    assert "psycopg" not in said
     assert is_nothing_left(scratch), processes_of(scratch)
 
 

@@ -94,6 +94,12 @@ def test_without_a_terminal_a_line_is_never_broken_or_cut() -> None:
     )
 
 
+def test_a_command_is_never_broken_so_that_it_can_be_copied() -> None:
+    screen, written, _ = a_screen(terminal=True, width=20)
+    screen.command("backfill enqueue fill_departs_at --rate 500/s")
+    assert "enqueue fill_departs_at --rate 500/s\n" in written.getvalue()
+
+
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_on_a_terminal_it_shows_the_run_its_limit_its_workers_and_the_application(
     width: int,
