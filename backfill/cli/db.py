@@ -20,7 +20,11 @@ def db() -> None:
 @yes_option
 @pass_session
 def upgrade(session: Session, as_sql: bool, database: str | None, yes: bool) -> None:
-    """Bring the ledger to this program's version, in every database of the project."""
+    """Bring the ledger to this program's version.
+
+    In every database of the project, unless one is named. A role that may not create schemas
+    prints the SQL with --sql, for a DBA to run.
+    """
     from backfill.pg.install import upgrade_sql
 
     settings = session.project.settings

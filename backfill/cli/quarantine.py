@@ -30,7 +30,7 @@ def quarantine() -> None:
 def list_rows(
     session: Session, run_text: str | None, database: str | None, limit: int, as_json: bool
 ) -> None:
-    """List the rows in quarantine: key, SQLSTATE, message, since when.
+    """List the rows: key, SQLSTATE, message, since when.
 
     JSON: {"run", "open", "rows": [{"slice", "key", "sqlstate", "message", "accepted", "since"}]};
     a key is a list of its columns' texts, a sqlstate of null means that the transform refused it.
@@ -88,7 +88,7 @@ def list_rows(
 @yes_option
 @pass_session
 def retry(session: Session, run_text: str | None, database: str | None, yes: bool) -> int:
-    """Take the rows in quarantine again, after what was wrong with them is mended."""
+    """Take the rows again, now that they are mended."""
     from backfill.engine import lifecycle
     from backfill.engine.enqueue import person
 
@@ -105,7 +105,7 @@ def retry(session: Session, run_text: str | None, database: str | None, yes: boo
 @yes_option
 @pass_session
 def accept(session: Session, run_text: str | None, database: str | None, yes: bool) -> int:
-    """Leave the rows in quarantine as they are, for good."""
+    """Leave the rows as they are, for good."""
     from backfill.engine import lifecycle
     from backfill.engine.enqueue import person
 

@@ -67,6 +67,9 @@ class Session:
             UsageError: none fits, or more than one.
             BackfillError: a database that had to be asked does not answer, or has no ledger.
         """
+        if text is not None and not text.strip():
+            # `cancel "$RUN"` of a shell in which RUN is not set
+            raise UsageError("RUN is empty", remedy="Leave it out where one run is live only.")
         with ExitStack() as stack:
             desks, failure = self._desks(stack, database)
             found, missed = _matches(desks, text)

@@ -45,7 +45,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         shown.add_column(header, no_wrap=number == 0, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
-    console().print(shown)
+    screen = console()
+    with screen.capture() as capture:
+        screen.print(shown)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())  # the last column is padded, which helps nobody
 
 
 def fields(values: Mapping[str, str]) -> None:

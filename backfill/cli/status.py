@@ -143,7 +143,11 @@ def _quarantine(desk: Desk, progress: Progress) -> str:
 
 def _workers(progress: Progress) -> str:
     if progress.run.executor == "local":
-        return "none: a process of its own works on it" if progress.run.run_state.is_live else ""
+        return (
+            f"none: it is a process's own (`backfill run {progress.run.job}`)"
+            if progress.run.run_state.is_live
+            else ""
+        )
     return _NO_WORKER if _is_unattended(progress) else str(progress.workers or "")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -295,11 +294,3 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     with unmoved():
         yield call
-
-
-def hinted_commands(text: str) -> set[str]:
-    """The commands that a text tells one to type: `backfill NAME` or "backfill NAME"."""
-    return {
-        match.group(1)
-        for match in re.finditer(r"(?:`|\s\s|: )backfill ((?:db |quarantine )?[a-z-]+)", text)
-    }

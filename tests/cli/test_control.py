@@ -1,0 +1,435 @@
+"""`pause`, `resume`, `cancel`, `retry`, `quarantine`: what a person does to a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+import psycopg
+import pytest
+
+from backfill.pg.ledger import events, pauses
+from tests.cli.conftest import BOUND_SECONDS, Shop, until
+
+
+def causes(shop: Shop, run: str) -> list[str]:
+    return [pause.cause for pause in pauses(shop.conn, shop.ledger, run)]
+
+
+@pytest.fixture
+def judged(shop: Shop) -> Shop:
+    """A shop in which judge_age has been run, and two rows are in quarantine."""
+    shop.users(200, bad=[7, 70])
+    assert shop("run", "judge_age").code == 6
+    return shop
+
+
+@pytest.fixture
+def waiting(celery_shop: Shop) -> Shop:
+    """A shop with a run of count_visits that no worker takes."""
+    celery_shop.users(500)
+    assert celery_shop("enqueue", "count_visits").code == 0
+    return celery_shop
+
+
+# ------------------------------------------------------------------------------ pause and resume
+
+
+def test_a_pause_says_why_and_what_ends_it(waiting: Shop) -> None:
+    """I7."""
+    run = waiting.latest("count_visits").id
+    done = waiting("pause", "--reason", "the sale begins")
+    assert done.code == 0
+    assert f"backfill resume {run}" in done.stderr
+    pause = pauses(waiting.conn, waiting.ledger, run)[0]
+    assert (pause.cause, pause.reason) == ("user", "the sale begins")
+    assert "@" in pause.caused_by
+
+
+def test_a_second_pause_by_a_person_changes_nothing(waiting: Shop) -> None:
+    waiting("pause", "--reason", "the first")
+    done = waiting("pause", "--reason", "the second")
+    assert done.code == 0
+    assert "already" in done.stdout
+    assert pauses(waiting.conn, waiting.ledger, waiting.latest("count_visits").id)[0].reason == (
+        "the first"
+    )
+
+
+def test_resume_lifts_what_a_person_caused(waiting: Shop) -> None:
+    waiting("pause")
+    done = waiting("resume")
+    assert done.code == 0, done.told
+    assert waiting.latest("count_visits").state == "queued"
+    assert "start one with `backfill worker`" in done.stderr
+
+
+def test_resume_does_not_lift_quarantine_and_says_what_does(judged: Shop) -> None:
+    judged.environ["BACKFILL_REDIS_URL"] = "redis://127.0.0.1:1/0"
+    done = judged("resume", "judge_age")
+    assert done.code == 6
+    assert "backfill quarantine list" in done.stderr
+    assert judged.latest("judge_age").state == "paused"
+
+
+def test_resume_of_what_runs_is_refused(waiting: Shop) -> None:
+    done = waiting("resume")
+    assert done.code == 5
+    assert "nothing pauses it" in done.stderr
+
+
+def test_resume_of_a_local_run_while_its_process_works_is_refused(celery_shop: Shop) -> None:
+    celery_shop.users(3_000)
+    command = celery_shop.start("run", "count_visits", "--rate", "1000/s")
+    until(lambda: celery_shop.number("SELECT sum(visits) FROM users"), "the first rows")
+    done = celery_shop("resume", "count_visits")
+    assert done.code == 5
+    assert "Ctrl-C there first" in done.stderr
+    assert command.end().code == 0
+
+
+def test_a_local_run_that_was_interrupted_goes_on_with_workers(celery_shop: Shop) -> None:
+    """I1: it changes hands in the middle, and each row is done once."""
+    shop = celery_shop
+    shop.users(2_000)
+    command = shop.start("run", "count_visits", "--rate", "1500/s")
+    until(lambda: shop.number("SELECT sum(visits) FROM users"), "the first rows")
+    command.send(signal.SIGINT)
+    assert command.end().code == 130
+    worker = shop.start("worker", "--pool", "solo", "--concurrency", "1", "--loglevel", "warning")
+    done = shop("resume", "count_visits")
+    assert done.code == 0, done.told
+    assert "the workers' now" in done.stdout
+    watched = shop("watch", "count_visits")
+    assert watched.code == 0, watched.told + worker.stderr
+    assert shop.number("SELECT count(*) FROM users WHERE visits = 1") == 2_000
+    run = shop.latest("count_visits")
+    assert run.executor == "celery"
+    assert "run.handed_over" in [e.name for e in events(shop.conn, shop.ledger, run.id)]
+    worker.send(signal.SIGTERM)
+    assert worker.end().code == 0
+
+
+def test_without_redis_a_local_run_is_not_handed_over(shop: Shop) -> None:
+    shop.users(10)
+    assert shop("run", "tells").code == 5
+    done = shop("resume", "tells")
+    assert done.code == 3
+    assert "BACKFILL_REDIS_URL" in done.stderr
+    assert "backfill run tells" in done.stderr
+    assert shop.latest("tells").executor == "local"
+    assert causes(shop, shop.latest("tells").id) == ["error"]
+
+
+def change_job(shop: Shop, old: str, new: str) -> None:
+    path = shop.folder / "jobs" / "shop.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_changed_job_goes_on_only_when_the_change_is_accepted(celery_shop: Shop) -> None:
+    shop = celery_shop
+    shop.users(50)
+    shop("enqueue", "count_visits")
+    change_job(shop, '"visits + 1"', '"visits + 2"')
+    worker = shop.start("worker", "--pool", "solo", "--loglevel", "warning")
+    run = shop.latest("count_visits").id
+    until(lambda: causes(shop, run) == ["changed job"], "the pause for the change")
+    refused = shop("resume", "count_visits")
+    assert refused.code == 5
+    assert "--accept-changes" in refused.stderr
+    assert causes(shop, run) == ["changed job"]
+    accepted = shop("resume", "count_visits", "--accept-changes")
+    assert accepted.code == 0, accepted.told
+    assert shop("watch", "count_visits").code == 0
+    assert shop.number("SELECT count(*) FROM users WHERE visits = 2") == 50
+    worker.send(signal.SIGTERM)
+    worker.end()
+
+
+def test_a_change_of_the_table_cannot_be_accepted(waiting: Shop) -> None:
+    """Its slices would mean other rows."""
+    run = waiting.latest("count_visits").id
+    waiting("pause")
+    change_job(waiting, 'source = Table("users")\n    transform = Sql(visits', (
+        'source = Table("users", key="email")\n    transform = Sql(visits'
+    ))  # fmt: skip
+    done = waiting("resume", "--accept-changes")
+    assert done.code == 5
+    assert "another key" in done.stderr
+    assert f"backfill cancel {run}" in done.stderr
+
+
+# ------------------------------------------------------------------------------- cancel and retry
+
+
+def test_cancel_ends_a_run_for_good(waiting: Shop) -> None:
+    done = waiting("cancel", "--reason", "a mistake")
+    assert done.code == 0
+    assert waiting.latest("count_visits").state == "cancelled"
+    again = waiting("cancel", "count_visits")
+    assert again.code == 5
+    assert "cancelled already" in again.stderr
+
+
+def test_a_failed_run_is_taken_up_again_where_it_stopped(shop: Shop) -> None:
+    shop.users(200)
+    shop.settings('jobs = ["jobs"]\n[engine]\nsweep_seconds = 0.3\nbegin_wait_seconds = 0\n')
+    with psycopg.connect(shop.url) as other:
+        other.execute("SELECT FROM users WHERE id = 50 FOR UPDATE")
+        assert shop("run", "lower_email").code == 1
+    run = shop.latest("lower_email").id
+    done = shop("retry", "lower_email")
+    assert done.code == 0, done.told
+    assert "backfill run lower_email" in done.stderr
+    ended = shop("run", "lower_email")
+    assert ended.code == 0, ended.told
+    assert f"continuing {run}" in ended.stdout
+    assert shop.latest("lower_email").id == run
+    assert shop.number("SELECT count(*) FROM users WHERE email_lower IS NULL") == 0
+
+
+def test_retry_of_what_has_not_failed_is_refused(waiting: Shop) -> None:
+    waiting("pause")
+    done = waiting("retry")
+    assert done.code == 5
+    assert "backfill resume" in done.stderr
+
+
+# ------------------------------------------------------------------------------------- quarantine
+
+
+def test_the_quarantine_lists_key_reason_and_what_to_type(judged: Shop) -> None:
+    done = judged("quarantine", "list")
+    assert done.code == 0
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert sorted(row[0] for row in rows) == ["7", "70"]
+    assert all("an age below zero" in line for line in done.stdout.splitlines()[1:])
+    assert "quarantine retry" in done.stderr
+
+
+def test_the_quarantine_in_json_has_keys_as_lists(judged: Shop) -> None:
+    found = json.loads(judged("quarantine", "list", "--json").stdout)
+    assert found["open"] == 2
+    assert sorted(row["key"] for row in found["rows"]) == [["7"], ["70"]]
+    assert {row["sqlstate"] for row in found["rows"]} == {None}
+
+
+def test_mended_rows_are_taken_again_and_the_run_is_finished(judged: Shop) -> None:
+    judged.conn.execute("UPDATE users SET age = 40 WHERE age < 0")
+    done = judged("quarantine", "retry")
+    assert done.code == 0, done.told
+    assert "2 rows are taken again" in done.stdout
+    assert "backfill run judge_age" in done.stderr
+    assert judged("run", "judge_age").code == 0
+    assert judged.number("SELECT count(*) FROM users WHERE adult") == 200
+
+
+def test_rows_that_are_still_bad_come_back_into_quarantine(judged: Shop) -> None:
+    judged("quarantine", "retry")
+    assert judged("run", "judge_age").code == 6
+    assert json.loads(judged("quarantine", "list", "--json").stdout)["open"] == 2
+
+
+def test_an_accepted_quarantine_brings_a_local_run_to_its_end(judged: Shop) -> None:
+    """Nothing is left to do, and no process but this command is there to say so."""
+    done = judged("quarantine", "accept")
+    assert done.code == 0, done.told
+    assert "2 rows stay as they are" in done.stdout
+    assert "succeeded" in done.stdout
+    assert judged.latest("judge_age").state == "succeeded"
+    assert judged.number("SELECT count(*) FROM users WHERE adult IS NULL") == 2
+    assert "accepted" in judged("quarantine", "list", "judge_age").stdout
+
+
+def test_an_accepted_quarantine_brings_a_run_of_workers_to_its_end(celery_shop: Shop) -> None:
+    shop = celery_shop
+    shop.users(200, bad=[9])
+    worker = shop.start("worker", "--pool", "solo", "--loglevel", "warning")
+    assert shop("enqueue", "judge_age", "--wait", "--timeout", "30").code == 6, worker.stderr
+    assert shop("quarantine", "accept").code == 0
+    until(lambda: shop.latest("judge_age").state == "succeeded", "the run's end")
+    worker.send(signal.SIGTERM)
+    worker.end()
+
+
+def test_a_run_without_quarantine_has_nothing_to_settle(waiting: Shop) -> None:
+    for verb in ("retry", "accept"):
+        done = waiting("quarantine", verb)
+        assert done.code == 5
+        assert "no row" in done.stderr
+    assert "no row" in waiting("quarantine", "list").stdout
+
+
+def test_the_quarantine_of_an_ended_run_is_closed(judged: Shop) -> None:
+    judged("cancel", "judge_age")
+    done = judged("quarantine", "retry", "judge_age")
+    assert done.code == 5
+    assert "its quarantine is closed" in done.stderr
+
+
+# ---------------------------------------------------------------------------------- confirmations
+
+
+CONFIRM = 'jobs = ["jobs"]\n[databases.main]\nurl_env = "BACKFILL_DATABASE_URL"\nconfirm = true\n'
+WRITING = [
+    ["run", "lower_email"],
+    ["enqueue", "lower_email"],
+    ["pause", "judge_age"],
+    ["resume", "judge_age"],
+    ["cancel", "judge_age"],
+    ["retry", "judge_age"],
+    ["quarantine", "retry", "judge_age"],
+    ["quarantine", "accept", "judge_age"],
+    ["db", "upgrade"],
+]
+READING = [
+    ["list"],
+    ["status"],
+    ["status", "judge_age"],
+    ["watch", "judge_age"],
+    ["events", "judge_age"],
+    ["quarantine", "list"],
+    ["db", "upgrade", "--sql"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRITING, ids=" ".join)
+def test_a_command_that_writes_asks_where_the_settings_want_it(
+    judged: Shop, arguments: Sequence[str]
+) -> None:
+    judged.settings(CONFIRM)
+    judged.environ["BACKFILL_REDIS_URL"] = "redis://127.0.0.1:1/0"
+    before = len(events(judged.conn, judged.ledger, judged.latest("judge_age").id))
+    done = judged(*arguments)
+    assert done.code == 5
+    assert "127.0.0.1" in done.stderr
+    assert "database main" in done.stderr
+    assert "--yes" in done.stderr
+    assert len(events(judged.conn, judged.ledger, judged.latest("judge_age").id)) == before
+    assert judged.number("SELECT count(*) FROM backfill.run") == 1
+
+
+@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+def test_a_command_that_reads_never_asks(judged: Shop, arguments: Sequence[str]) -> None:
+    judged.settings(CONFIRM)
+    assert judged(*arguments).code in {0, 6}
+
+
+def test_yes_answers_the_question(judged: Shop) -> None:
+    judged.settings(CONFIRM)
+    assert judged("run", "lower_email", "--yes").code == 0
+
+
+class Terminal:
+    """A command on a terminal of its own: what it prints, and what one types.
+
+    Args:
+        columns: the terminal's width.
+    """
+
+    def __init__(self, shop: Shop, *arguments: str, columns: int = 100) -> None:
+        main, side = pty.openpty()
+        self._main = main
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "backfill", *arguments],
+            cwd=shop.folder,
+            env={**shop.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            start_new_session=True,
+        )
+        os.close(side)
+        self.told = ""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._main, 4096)
+            except OSError:  # the other side is closed
+                return
+            if not data:
+                return
+            self.told += data.decode(errors="replace")
+
+    def type(self, text: str) -> None:
+        os.write(self._main, text.encode())
+
+    def end(self) -> int:
+        try:
+            code = self.process.wait(BOUND_SECONDS)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+            self._reader.join()
+            os.close(self._main)
+        return code
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [("n", 5, "paused"), ("y", 0, "cancelled")])
+def test_on_a_terminal_the_question_is_asked_and_the_answer_obeyed(
+    judged: Shop, answer: str, code: int, state: str
+) -> None:
+    judged.settings(CONFIRM)
+    terminal = Terminal(judged, "cancel", "judge_age")
+    until(lambda: "Go on?" in terminal.told, "the question")
+    assert "127.0.0.1" in terminal.told
+    terminal.type(f"{answer}\n")
+    assert terminal.end() == code
+    assert judged.latest("judge_age").state == state
+
+
+def test_cancel_asks_on_a_terminal_also_without_that_setting(judged: Shop) -> None:
+    terminal = Terminal(judged, "cancel", "judge_age")
+    until(lambda: "for good?" in terminal.told, "the question")
+    terminal.type("n\n")
+    assert terminal.end() == 5
+    assert judged.latest("judge_age").state == "paused"
+
+
+def test_on_a_terminal_a_run_draws_a_bar_and_leaves_the_sum(shop: Shop) -> None:
+    shop.users(1_500)
+    terminal = Terminal(shop, "run", "count_visits", "--rate", "1000/s")
+    assert terminal.end() == 0
+    assert "━" in terminal.told
+    assert "users.visits" in terminal.told
+    assert terminal.told.rstrip().endswith("1,500 paged = 1,500 written")
+    assert "batch.committed" not in terminal.told
+
+
+def test_the_cursor_is_back_after_leaving_at_once(shop: Shop) -> None:
+    shop.users(50)
+    terminal = Terminal(shop, "run", "stubborn")
+    until(lambda: shop.number("SELECT count(*) FROM backfill.slice"), "a slice")
+    terminal.type("\x03")
+    terminal.process.send_signal(signal.SIGINT)
+    until(lambda: "finishing the batch" in terminal.told, "the answer")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    hidden, shown = terminal.told.rfind("\x1b[?25l"), terminal.told.rfind("\x1b[?25h")
+    assert shown > hidden >= 0
+
+
+def test_a_hook_is_called_also_when_acceptance_ends_the_run(shop: Shop) -> None:
+    shop.users(100)
+    change_job(shop, "raise OSError", "pass  # raise OSError")
+    # the fifth row divides by zero
+    change_job(
+        shop,
+        '"lower(email)")\n    target = Update()\n\n    def after_batch',
+        '"lower(email) || 1 / (id - 5)")\n    target = Update()\n\n    def after_batch',
+    )
+    assert shop("run", "tells").code == 6
+    done = shop("quarantine", "accept")
+    assert "after_run was called" in done.stdout, done.told
+    assert shop.latest("tells").state == "succeeded"
