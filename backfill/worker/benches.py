@@ -16,6 +16,7 @@ from backfill.clock import SystemClock
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
 from backfill.errors import BackfillError, RefusedError, UnreachableError
+from backfill.events import Event
 from backfill.model import PauseCause
 from backfill.pg.ledger import get_run
 from backfill.project import Desk, Project
@@ -67,7 +68,7 @@ class Benches(threading.local):
         try:
             kept.close()
         except psycopg.Error:
-            log.debug("connection.lost", run=run)
+            log.debug(Event.DATABASE_UNREACHABLE, run=run)
 
     def get(self, run: str, *, database: str, ledger: str) -> Kept:
         """The run's workbench: the kept one if the run is as it was, else a new one.

@@ -14,6 +14,7 @@ from backfill.engine.bench import Bench
 from backfill.engine.pace import BURST_SECONDS, LocalLimiter
 from backfill.model import BatchInfo, Counts
 from backfill.pg import slices
+from backfill.pg.ledger import get_run
 from backfill.pg.slices import Slice
 from backfill.watch.progress import label
 
@@ -73,7 +74,8 @@ class CheckpointObserver:
         """Flower shows `result` of a task-progress event while the task runs."""
         if self.task is None:
             return
-        total = bench.run.total_rows
+        # read again: the workbench may be older than the run's beginning, and so than its total
+        total = get_run(bench.conn, bench.ledger, bench.run.id).total_rows
         settled = snapshot.counts.settled
         share = f" {min(99, settled * 100 // max(total, 1))} %" if total is not None else ""
         of = f"/{max(total, settled):,}" if total is not None else ""

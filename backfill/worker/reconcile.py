@@ -91,7 +91,9 @@ class Reconciler:
                 try:
                     self.round(database)
                 except (psycopg.Error, BackfillError, OperationalError, OSError) as error:
-                    log.warning("reconcile.failed", database=database, error=type(error).__name__)
+                    log.warning(
+                        Event.RECONCILE_FAILED, database=database, error=type(error).__name__
+                    )
                     self._close(database)
             self._stop.wait(self._project.settings.engine.reconcile_seconds)
         for database, desk in self._desks.items():
@@ -100,7 +102,7 @@ class Reconciler:
                     desk.ledger.q("DELETE FROM {s}.worker WHERE name = %s"), [self._name]
                 )
             except psycopg.Error:
-                log.debug("database.unreachable", database=database)
+                log.debug(Event.DATABASE_UNREACHABLE, database=database)
         self.close()
 
     def close(self) -> None:
@@ -175,9 +177,6 @@ class Reconciler:
         )
         freed, stuck = slices.free_lapsed(conn, ledger)
         for lapsed in freed:
-            log.warning(
-                Event.SLICE_FREED, run=lapsed.run, slice=lapsed.number, holder=lapsed.holder
-            )
             add_event(
                 conn,
                 ledger,
@@ -195,7 +194,6 @@ class Reconciler:
                 busy_seconds=self._longest_statement(conn, ledger),
             )
             for pid in pids:
-                log.warning(Event.BACKEND_TERMINATED, pid=pid)
                 add_event(
                     conn,
                     ledger,

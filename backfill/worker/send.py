@@ -8,6 +8,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from backfill.events import Event
 from backfill.job import Options
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger, Run
@@ -46,7 +47,7 @@ def send_slot(
             ignore_result=True,
         )
     except (OperationalError, OSError) as error:
-        log.warning("message.unsent", run=run.id, slot=slot, error=type(error).__name__)
+        log.warning(Event.MESSAGE_UNSENT, run=run.id, slot=slot, error=type(error).__name__)
         return False
     return True
 

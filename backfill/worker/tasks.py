@@ -15,6 +15,7 @@ from celery.signals import worker_process_init
 
 from backfill.engine.work import Ended, Report, work
 from backfill.errors import RefusedError, UnreachableError, UsageError
+from backfill.events import Event
 from backfill.project import Project
 from backfill.worker import stopping
 from backfill.worker.benches import Benches
@@ -59,7 +60,7 @@ def register(app: Celery, project: Project) -> None:
             told = error.message
         except (psycopg.OperationalError, UnreachableError) as error:
             benches.drop(run)
-            log.warning("database.unreachable", run=run, slot=slot, error=type(error).__name__)
+            log.warning(Event.DATABASE_UNREACHABLE, run=run, slot=slot, error=type(error).__name__)
             told = f"the database is away ({type(error).__name__}); it goes on later"
         except BaseException:
             benches.drop(run)

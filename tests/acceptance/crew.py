@@ -174,13 +174,22 @@ class Crew:
 
     # -- the workers ------------------------------------------------------------------------
 
-    def start(self, children: int = 1, *, wait: bool = True) -> Worker:
-        """Start a worker; by default wait until it has reported itself in the ledger."""
+    def start(self, children: int = 1, *, wait: bool = True, as_users_do: bool = False) -> Worker:
+        """Start a worker; by default wait until it has reported itself in the ledger.
+
+        Args:
+            as_users_do: by the command line, so without the probe.
+        """
         name = f"w{len(self.workers)}"
+        command = (
+            ["-m", "backfill", "worker", f"--concurrency={children}", f"--name={name}@%h"]
+            if as_users_do
+            else [str(_WORKER), name, str(children)]
+        )
         log = self.folder / f"{name}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, str(_WORKER), name, str(children)],
+                [sys.executable, *command],
                 cwd=self.folder,
                 env=self._environ,
                 stdout=stream,

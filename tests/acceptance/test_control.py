@@ -250,3 +250,11 @@ def test_a_run_enqueued_without_any_worker_is_taken_up_by_the_first_that_starts(
     assert progress.limited_by == "no worker is running: start one with `backfill worker`"
     project.start(2)
     ends_once(project, run)
+
+
+def test_a_worker_started_by_the_command_line_does_all_of_this(project: Crew) -> None:
+    worker = project.start(2, as_users_do=True)
+    run = project.enqueue("count")
+    ends_once(project, run)
+    worker.terminate()
+    assert worker.wait(50) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ from backfill.pg.connect import application_name
 from backfill.pg.slices import Slice
 from backfill.worker.reconcile import LOST_SECONDS, Reconciler, Round
 from tests.acceptance.crew import QUICK, Crew
+from tests.services import PostgresServer
 
 
 class Rounds:
@@ -254,6 +256,40 @@ def test_a_slow_batch_is_not_ended(
         assert answer.error_message == b""
         while slow.pgconn.get_result() is not None:
             pass
+
+
+def test_nobody_but_the_lost_holders_is_ended(
+    crew: Crew,
+    rounds: Rounds,
+    benches: list[Bench],
+    db_url: str,
+    postgres_server: PostgresServer,
+) -> None:
+    """PostgreSQL orders conditions by their cost: ending a backend must not be one of them."""
+    run = crew.enqueue("count", options=Options(slice_rows=100, concurrency=8))
+    bench = begun(crew, benches, run)
+    slices = [hold(bench, slot) for slot in range(8)]
+    let_pass(crew, QUICK["lease_seconds"])
+    names = [application_name(held.run, held.number, held.epoch) for held in slices]
+    with ExitStack() as stack:
+        lost = [
+            stack.enter_context(psycopg.connect(db_url, application_name=name)) for name in names
+        ]
+        for held, one in zip(slices, lost, strict=True):
+            one.execute("SELECT FROM backfill.slice WHERE number = %s FOR UPDATE", [held.number])
+        bystanders = [
+            stack.enter_context(psycopg.connect(db_url)),
+            stack.enter_context(psycopg.connect(postgres_server.url(), application_name=names[0])),
+        ]
+        for one in bystanders:
+            one.execute("SELECT 1")  # idle in transaction, too
+        assert rounds().freed == 0
+        for one in lost:
+            with pytest.raises(psycopg.errors.AdminShutdown):
+                one.execute("SELECT 1")
+        for one in bystanders:
+            one.execute("SELECT 1")
+    assert rounds().freed == 8
 
 
 def test_a_paused_runs_messages_are_withheld(crew: Crew, rounds: Rounds) -> None:
