@@ -266,6 +266,14 @@ def celery_shop(shop: Shop, redis_url: str) -> Shop:
     return shop
 
 
+@pytest.fixture
+def judged(shop: Shop) -> Shop:
+    """A shop in which judge_age has been run, and two rows are in quarantine."""
+    shop.users(200, bad=[7, 70])
+    assert shop("run", "judge_age").code == 6
+    return shop
+
+
 @contextmanager
 def unmoved() -> Iterator[None]:
     """What commands in this process change in it is put back."""

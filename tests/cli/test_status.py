@@ -10,14 +10,6 @@ import pytest
 from tests.cli.conftest import Shop, until
 
 
-@pytest.fixture
-def judged(shop: Shop) -> Shop:
-    """A shop in which judge_age has been run, and two rows are in quarantine."""
-    shop.users(200, bad=[7, 70])
-    assert shop("run", "judge_age").code == 6
-    return shop
-
-
 def test_without_runs_status_says_where_to_begin(shop: Shop) -> None:
     done = shop("status")
     assert done.code == 0
