@@ -1,40 +1,53 @@
 """The event contract: every name that the log and the ledger's events use, and its fields.
 
-| event | when | fields beside run, at, caused_by |
+| event | when | fields beside run, caused_by |
 |---|---|---|
 | run.enqueued | a run was written into the ledger | job, database, table, params |
-| run.begun | horizon read, older writers ended | horizon, total_rows, total_is_exact |
-| run.waiting | older writers still hold locks | pids, until |
+| run.waiting | older transactions still write to the source | pids, seconds |
+| run.begun | it works | horizon, total_rows, total_is_exact, older_writers |
 | run.paused | a cause was added | cause, reason, ends |
-| run.resumed | the last cause was lifted | cause |
+| run.resumed | causes were lifted | causes |
 | run.sweeping | every slice is walked | deferred |
 | run.verifying | nothing is deferred | slices |
-| run.rewalked | the completion check found more to do | slices, passes, keys |
-| run.succeeded | the completion check agrees | counts, seconds |
+| run.rewalked | the completion check sent slices back | slices, passes |
+| run.succeeded | the completion check agrees | counts |
 | run.failed | it stopped for good, until `retry` | reason |
 | run.cancelled | somebody ended it | reason |
 | run.retried | a failed run was taken up again | |
 | run.handed_over | a process's own run is the workers' now | |
 | run.changed_accepted | a changed declaration was accepted | fingerprint |
-| slice.placed | the frontier moved | slice, slot |
-| slice.taken | a free slice was leased | slice, epoch, slot |
-| slice.returned | the holder gave it back | slice, why |
-| slice.freed | its lease had run out | slice, holder, epoch |
-| slice.walked / slice.swept / slice.verified | a phase ended | slice, counts |
-| batch.committed | one transaction (log only) | slice, epoch, counts, seconds, rows_per_second |
-| batch.failed | one transaction was rolled back (log only) | slice, epoch, error, attempt |
-| rows.quarantined | rows cannot be processed | slice, rows, sqlstate |
+| rows.quarantined | rows cannot be processed | slice, rows, sqlstates |
 | rows.released | quarantined rows are taken again | rows |
 | rows.accepted | quarantined rows stay as they are | rows |
-| backend.terminated | a lost holder's transaction was ended | slice, pid |
-| worker.started / worker.stopped | a worker process (log and table worker) | worker |
-| checkpoint.unavailable / checkpoint.rebuilt | Redis went away, or came back empty (log only) | |
+| slice.freed | its lease had run out | slice, holder, epoch |
+| slice.rewalked | more remains of it than it left on purpose | slice, passes, remaining, left |
+| backend.terminated | a lost holder's transaction was ended | pid |
+
+All of these are rows of the ledger and lines of the log. The rest are lines of the log alone:
+
+| event | when | fields |
+|---|---|---|
+| batch.committed | one transaction | run, slice, epoch, phase, seconds, rows_per_second, counts |
+| batch.failed | one transaction was rolled back | run, slice, epoch, error, attempt |
+| slice.placed | the frontier moved | run, slice, upto |
+| slice.taken | a slice was leased | run, slice, epoch, slot |
+| slice.returned | the holder gave it back | run, slice, why |
+| slice.walked, slice.swept | a phase of it ended | run, slice, counts |
+| slice.verified | the completion check of it agreed | run, slice, remaining, left |
+| worker.started, worker.stopped | a worker process | worker |
+| checkpoint.unavailable | Redis does not answer | error |
+| checkpoint.rebuilt | Redis had lost a run's progress | run |
+| message.unsent | the broker did not take a slot's message | run, slot, error |
+| reconcile.failed | a round could not be finished; the next one tries again | database, error |
+| database.unreachable | a connection was lost, or not to be had | error |
 
 Row values, DETAIL and URLs are never fields: they would end up in logs.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -62,6 +75,7 @@ class Event(StrEnum):
     SLICE_WALKED = "slice.walked"
     SLICE_SWEPT = "slice.swept"
     SLICE_VERIFIED = "slice.verified"
+    SLICE_REWALKED = "slice.rewalked"
     BATCH_COMMITTED = "batch.committed"
     BATCH_FAILED = "batch.failed"
     ROWS_QUARANTINED = "rows.quarantined"
@@ -72,3 +86,16 @@ class Event(StrEnum):
     WORKER_STOPPED = "worker.stopped"
     CHECKPOINT_UNAVAILABLE = "checkpoint.unavailable"
     CHECKPOINT_REBUILT = "checkpoint.rebuilt"
+    DATABASE_UNREACHABLE = "database.unreachable"
+    RECONCILE_FAILED = "reconcile.failed"
+    MESSAGE_UNSENT = "message.unsent"
+
+
+#: Those that ask for somebody's attention; all others are logged as information.
+LEVELS: Mapping[Event, int] = {
+    Event.RUN_PAUSED: logging.WARNING,
+    Event.RUN_FAILED: logging.ERROR,
+    Event.SLICE_FREED: logging.WARNING,
+    Event.BACKEND_TERMINATED: logging.WARNING,
+    Event.ROWS_QUARANTINED: logging.WARNING,
+}

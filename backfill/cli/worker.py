@@ -62,7 +62,7 @@ def worker(
             f"--concurrency={concurrency}",
             f"--pool={pool}",
             f"--loglevel={level}",
-            *([] if name is None else [f"--hostname={name}"]),
+            *([] if name is None else [f"--hostname={name if '@' in name else f'{name}@%h'}"]),
             *celery_arguments,
         ],
     )

@@ -34,10 +34,12 @@ from backfill.engine.faults import (
 from backfill.engine.page import Page, page_bounds, sweep_page, walk_page
 from backfill.engine.transform import Outcome, Refusal
 from backfill.engine.write import Values, Written
+from backfill.events import Event
 from backfill.model import Counts, Key, RunState, SlicePhase
 from backfill.pg import slices
 from backfill.pg.connect import application_name, transaction
 from backfill.pg.failure import Fault, FaultKind, classify
+from backfill.pg.ledger import add_event
 from backfill.pg.slices import Slice
 
 #: The server's deadlock_timeout is 1 s unless changed. A batch that is to wait for a lock at the
@@ -59,6 +61,7 @@ class Batch:
         missed: deferred rows that are still not to be had.
         seconds: from BEGIN to the answer to COMMIT.
         at_end: the slice has nothing more to do in this phase.
+        was_sweep: its rows were deferred ones.
     """
 
     held: Slice
@@ -68,6 +71,7 @@ class Batch:
     missed: int
     seconds: float
     at_end: bool
+    was_sweep: bool
 
 
 def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) -> Batch:
@@ -208,6 +212,16 @@ def _record(
         unchanged=max(0, page.taken - written.keys - written.missing - len(refused)),
     )
     if refused:
+        add_event(
+            bench.conn,
+            bench.ledger,
+            Event.ROWS_QUARANTINED,
+            run=now.run,
+            caused_by=bench.holder,
+            slice=now.number,
+            rows=len(refused),
+            sqlstates=sorted({sqlstate for _, sqlstate, _ in refused if sqlstate is not None}),
+        )
         slices.add_quarantined(bench.conn, bench.ledger, now, refused)
     added = page.record(bench, now, outcome)
     phase = _next_phase(bench, now, page, added)
@@ -228,6 +242,7 @@ def _record(
         missed=len(page.missed),
         seconds=0.0,
         at_end=page.at_end,
+        was_sweep=page.is_sweep,
     )
 
 

@@ -17,6 +17,7 @@ from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
 from backfill.engine.work import work
 from backfill.errors import BackfillError, UnreachableError
+from backfill.events import Event
 from backfill.model import PauseCause, RunState
 from backfill.pg.ledger import get_run, pauses
 
@@ -98,7 +99,7 @@ class Crew:
                     now = self._clock.monotonic()
                     away_since = now if away_since is None else away_since
                     _check_patience(now - away_since, error)
-                    log.warning("database.unreachable", error=type(error).__name__)
+                    log.warning(Event.DATABASE_UNREACHABLE, error=type(error).__name__)
                     self._stop.wait(0.5)
                 self._stop.wait(IDLE_SECONDS)
         finally:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from psycopg.types.json import Jsonb
-
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
 from backfill.engine.faults import NotAllowedError, StaleEpochError
@@ -19,6 +17,7 @@ from backfill.model import Key, RunState, SlicePhase
 from backfill.pg import slices
 from backfill.pg.connect import READ_LIMITS, transaction
 from backfill.pg.keyset import bound
+from backfill.pg.ledger import add_event
 from backfill.pg.slices import Slice
 
 #: Keys looked at in one statement.
@@ -65,7 +64,7 @@ def verify(bench: Bench, held: Slice) -> Verdict:
                 [now.run, now.number],
             )
         elif not give_up:
-            _walk_again(bench, now)
+            _walk_again(bench, now, verdict)
     if give_up:
         examples = _examples(bench, held)
         lifecycle.fail(
@@ -101,7 +100,7 @@ def _remaining(bench: Bench, held: Slice) -> int:
         slices.heartbeat(bench.conn, bench.ledger, held, lease_seconds=bench.settings.lease_seconds)
 
 
-def _walk_again(bench: Bench, now: Slice) -> None:
+def _walk_again(bench: Bench, now: Slice, verdict: Verdict) -> None:
     """Keys left on purpose are paged, and counted, anew; quarantined ones are left out."""
     bench.conn.execute(
         bench.ledger.q(
@@ -112,16 +111,16 @@ def _walk_again(bench: Bench, now: Slice) -> None:
         ),
         [now.run, now.number],
     )
-    bench.conn.execute(
-        bench.ledger.q(
-            "INSERT INTO {s}.event (run, name, caused_by, detail) VALUES (%s, %s, %s, %s)"
-        ),
-        [
-            now.run,
-            str(Event.RUN_REWALKED),
-            bench.holder,
-            Jsonb({"slice": now.number, "pass": now.passes + 1}),
-        ],
+    add_event(
+        bench.conn,
+        bench.ledger,
+        Event.SLICE_REWALKED,
+        run=now.run,
+        caused_by=bench.holder,
+        slice=now.number,
+        passes=now.passes + 1,
+        remaining=verdict.remaining,
+        left=verdict.left,
     )
 
 

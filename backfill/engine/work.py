@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import replace
 
 import psycopg
 import structlog
@@ -36,10 +35,11 @@ from backfill.engine.pausing import (
     pause_over_budget,
     pause_unless_transient,
 )
+from backfill.engine.report import Ended, Report
 from backfill.engine.stuck import fail_if_stuck
 from backfill.engine.verify import verify
 from backfill.events import Event
-from backfill.model import BatchInfo, Counts, RunState, SlicePhase
+from backfill.model import BatchInfo, RunState, SlicePhase
 from backfill.pg import slices
 from backfill.pg.ledger import get_run, open_quarantine, totals
 from backfill.pg.slices import Slice, SlotTakenError
@@ -59,46 +59,6 @@ IDLE_PATIENCE_SECONDS = 1.0
 IDLE_POLL_SECONDS = 0.05
 #: A held slice's lease is renewed at least so often while the loop sleeps, as a share of the lease.
 HEARTBEAT_SHARE = 1 / 3
-
-
-class Ended(StrEnum):
-    """Why a call of `work` came back."""
-
-    BUDGET = "its time is used up"
-    STOPPED = "the worker stops"
-    IDLE = "no slice is free"
-    NOT_WORKING = "the run does not work now"
-    SLOT_TAKEN = "another task fills this slot"
-
-
-@dataclass(slots=True)
-class Report:
-    """What a call of `work` did; shown as the task's result."""
-
-    ended: Ended = Ended.IDLE
-    state: str = ""
-    slices: int = 0
-    batches: int = 0
-    counts: Counts = field(default_factory=Counts)
-
-    def add(self, later: Report) -> None:
-        """Add what a later call did, and take over how it ended."""
-        self.ended, self.state = later.ended, later.state
-        self.slices += later.slices
-        self.batches += later.batches
-        self.counts += later.counts
-
-    def told(self) -> str:
-        """What was done, for people: the task's result in Flower."""
-        outcomes = ", ".join(
-            f"{value:,} {name}"
-            for name, value in self.counts.as_dict().items()
-            if value and name != "paged"
-        )
-        return (
-            f"{self.batches} batches in {self.slices} slices"
-            f"{': ' + outcomes if outcomes else ''}; {self.ended} (run {self.state})"
-        )
 
 
 def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Report:
@@ -121,7 +81,6 @@ def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Rep
         return False
 
     try:
-        slices.free_lapsed(bench.conn, bench.ledger, bench.run.id)
         _until_it_ends(bench, slot, report, is_over)
     except StopError as error:
         pause_for_error(bench, error.reason)
@@ -161,7 +120,10 @@ def _take_and_work(
     """Bring the run one step on: begin it, work a slice, or move its state; None: there is more."""
     if not _window_is_open(bench):
         return Ended.NOT_WORKING
-    state = begin(bench).run_state
+    run = begin(bench)
+    if bench.run.total_rows is None:  # it is known from the beginning of the run on
+        bench.run = replace(bench.run, total_rows=run.total_rows)
+    state = run.run_state
     if not state.is_working:
         return Ended.NOT_WORKING
     try:
@@ -211,6 +173,7 @@ def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
         RunState.SWEEPING: SlicePhase.SWEEP,
         RunState.VERIFYING: SlicePhase.VERIFY,
     }[state]
+    slices.free_lapsed(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
     held = slices.claim(
         bench.conn,
         bench.ledger,
@@ -222,6 +185,8 @@ def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
     )
     if held is None and state is RunState.RUNNING:
         held = place_next(bench, slot=slot)
+        if held is not None:
+            log.debug(Event.SLICE_PLACED, run=held.run, slice=held.number, upto=held.upto)
     if held is not None:
         log.debug(Event.SLICE_TAKEN, run=held.run, slice=held.number, epoch=held.epoch, slot=slot)
     return held
@@ -234,7 +199,15 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
     wait_seconds, failed, why = 0.0, False, "phase done"
     try:
         if held.phase is SlicePhase.VERIFY:
-            verify(bench, held)
+            verdict = verify(bench, held)
+            if verdict.agrees:
+                log.info(
+                    Event.SLICE_VERIFIED,
+                    run=held.run,
+                    slice=held.number,
+                    remaining=verdict.remaining,
+                    left=verdict.left,
+                )
         else:
             wait_seconds = _batches(bench, held, report, is_over)
     except StaleEpochError as error:
@@ -366,6 +339,9 @@ def _tell(bench: Bench, done: batch.Batch) -> None:
         rows_per_second=round(done.taken / max(done.seconds, 1e-6)),
         **{name: value for name, value in done.added.as_dict().items() if value},
     )
+    if done.at_end:
+        ended = Event.SLICE_SWEPT if done.was_sweep else Event.SLICE_WALKED
+        log.info(ended, run=held.run, slice=held.number, **held.counts.as_dict())
     info = BatchInfo(
         run=held.run,
         slice=held.number,

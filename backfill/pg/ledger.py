@@ -6,21 +6,25 @@ changes.py has those that change a run, slices.py those for slices.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, LiteralString, cast
 
+import structlog
 from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from backfill.errors import LedgerError, UsageError
-from backfill.events import Event
+from backfill.events import LEVELS, Event
 from backfill.model import LIVE, Counts, Key, RunState
 from backfill.pg.connect import Connection
 from backfill.pg.install import VERSION, installed_version
+
+log = structlog.get_logger("backfill")
 
 
 @lru_cache(maxsize=256)
@@ -233,7 +237,8 @@ def add_event(
     caused_by: str,
     **detail: object,
 ) -> None:
-    """Record an event; in the transaction of the change that it tells of, if one is open."""
+    """Record an event, and log it; in the transaction of the change that it tells of, if any."""
+    log.log(LEVELS.get(event, logging.INFO), event, run=run, caused_by=caused_by, **detail)
     conn.execute(
         ledger.q("INSERT INTO {s}.event (run, name, caused_by, detail) VALUES (%s, %s, %s, %s)"),
         [run, str(event), caused_by, Jsonb(detail)],

@@ -19,9 +19,10 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from backfill.events import Event
 from backfill.model import Counts, Key, SlicePhase
 from backfill.pg.connect import Connection
-from backfill.pg.ledger import Ledger
+from backfill.pg.ledger import Ledger, add_event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,9 +288,11 @@ class Lapsed:
 
 
 def free_lapsed(
-    conn: Connection, ledger: Ledger, run: str | None = None
+    conn: Connection, ledger: Ledger, run: str | None = None, *, by: str = "its lease ran out"
 ) -> tuple[list[Lapsed], list[Lapsed]]:
-    """Free slices whose lease has run out, of one run or of all.
+    """Free slices whose lease has run out, of one run or of all, and say so in the events (I7).
+
+    What is held has a slot: the partial index of slots finds it.
 
     Returns:
         Those that were freed, and those that a batch still holds open (their rows were skipped).
@@ -299,7 +302,7 @@ def free_lapsed(
         freed = cursor.execute(
             ledger.q(
                 "WITH lapsed AS (SELECT run, number, epoch, holder FROM {s}.slice"
-                " WHERE lease_until < clock_timestamp()"
+                " WHERE slot IS NOT NULL AND lease_until < clock_timestamp()"
                 " AND (%(run)s::text IS NULL OR run = %(run)s) FOR NO KEY UPDATE SKIP LOCKED)"
                 " UPDATE {s}.slice AS s SET epoch = s.epoch + 1, holder = NULL, slot = NULL,"
                 " lease_until = NULL FROM lapsed"
@@ -311,11 +314,22 @@ def free_lapsed(
         stuck = cursor.execute(
             ledger.q(
                 "SELECT run, number, epoch, holder FROM {s}.slice"
-                " WHERE lease_until < clock_timestamp()"
+                " WHERE slot IS NOT NULL AND lease_until < clock_timestamp()"
                 " AND (%(run)s::text IS NULL OR run = %(run)s)"
             ),
             params,
         ).fetchall()
+    for row in freed:
+        add_event(
+            conn,
+            ledger,
+            Event.SLICE_FREED,
+            run=row["run"],
+            caused_by=by,
+            slice=row["number"],
+            holder=row["holder"],
+            epoch=row["epoch"],
+        )
     return [Lapsed(**row) for row in freed], [Lapsed(**row) for row in stuck]
 
 
@@ -357,7 +371,7 @@ def add_quarantined(
                 " since = clock_timestamp()"
             ),
             [
-                (held.run, held.number, list(key), sqlstate, message.replace("\x00", "�"))
+                (held.run, held.number, list(key), sqlstate, _storable(message))
                 for key, sqlstate, message in rows
             ],
         )
@@ -372,3 +386,8 @@ def all_counts(conn: Connection, ledger: Ledger, run: str) -> list[tuple[int, in
                 ledger.q("SELECT * FROM {s}.slice WHERE run = %s ORDER BY number"), [run]
             )
         ]
+
+
+def _storable(message: str) -> str:
+    """Without what PostgreSQL cannot store in text: a message may quote what was refused for it."""
+    return message.encode("utf-8", "replace").decode("utf-8").replace("\x00", "�")

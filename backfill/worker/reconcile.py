@@ -175,18 +175,7 @@ class Reconciler:
             ),
             [FORGET_SECONDS],
         )
-        freed, stuck = slices.free_lapsed(conn, ledger)
-        for lapsed in freed:
-            add_event(
-                conn,
-                ledger,
-                Event.SLICE_FREED,
-                run=lapsed.run,
-                caused_by=self._name,
-                slice=lapsed.number,
-                holder=lapsed.holder,
-                epoch=lapsed.epoch,
-            )
+        freed, stuck = slices.free_lapsed(conn, ledger, by=self._name)
         if stuck:
             pids = slices.terminate_backends(
                 conn,

@@ -13,7 +13,8 @@ import structlog
 from celery import Celery, Task
 from celery.signals import worker_process_init
 
-from backfill.engine.work import Ended, Report, work
+from backfill.engine.report import Ended, Report
+from backfill.engine.work import work
 from backfill.errors import RefusedError, UnreachableError, UsageError
 from backfill.events import Event
 from backfill.project import Project
