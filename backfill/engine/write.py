@@ -6,7 +6,7 @@ blocks inserts of its children, so it is used only where the write itself needs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from backfill.model import Key
 from backfill.pg.catalog import Relation, as_template, identifier, identifiers
 from backfill.pg.connect import Connection
 from backfill.pg.keyset import Keyset, RowLock, array_literal, key_arrays
-from backfill.pg.values import UnfitValueError, ValueTexts
+from backfill.pg.values import Text, UnfitValueError, ValueTexts
 
 Values = Mapping[str, Any]
 
@@ -125,19 +125,17 @@ class Writer:
         if (written := self._write_alike(conn, texts, rows)) is not None:
             return written
         unfit: list[tuple[Key, str]] = []
-        groups: dict[tuple[str, ...], list[tuple[Key, list[str | None]]]] = {}
-        meant = fit = 0
+        lines: list[_Line] = []
+        fit = 0
         for key, several in rows:
             try:
-                lines = [(tuple(values), self._texts(texts, values)) for values in several]
+                lines += [_Line(key, tuple(v), self._texts(texts, v)) for v in several]
             except UnfitValueError as error:
                 unfit.append((key, str(error)))
                 continue
             fit += 1
-            meant += len(lines)
-            for columns, line in lines:
-                groups.setdefault(columns, []).append((key, line))
-        done = sum(self._write_group(conn, *group) for group in groups.items())
+        meant = len(lines)
+        done = sum(self._write_group(conn, *group) for group in _groups(lines))
         # several rows a key: which of them met a conflict is not known, so keys count as written
         # as long as enough rows were; the smallest number that is certainly right
         keys = done if meant == fit else min(fit, done)
@@ -165,10 +163,12 @@ class Writer:
                 return None
             arrays[f"v_{i}"] = array_literal(converted)
         keys = key_arrays([key for key, _ in rows], len(self._keyset.columns))
-        done = conn.execute(self._valued(columns), {**arrays, **keys}).rowcount
+        done = conn.execute(
+            self._valued(columns, (None,) * len(columns)), {**arrays, **keys}
+        ).rowcount
         return Written(rows=done, keys=done, missing=len(rows) - done)
 
-    def _texts(self, texts: ValueTexts, values: Values) -> list[str | None]:
+    def _texts(self, texts: ValueTexts, values: Values) -> list[Text]:
         self._check_columns(tuple(values))
         return [
             texts.text_of(self._relation.columns[column], value) for column, value in values.items()
@@ -178,13 +178,15 @@ class Writer:
         self,
         conn: Connection,
         columns: tuple[str, ...],
-        rows: Sequence[tuple[Key, Sequence[str | None]]],
+        types: tuple[str | None, ...],
+        lines: Sequence[_Line],
     ) -> int:
         arrays = {
-            f"v_{i}": array_literal([line[i] for _, line in rows]) for i in range(len(columns))
+            f"v_{i}": array_literal([line.texts[i][0] for line in lines])
+            for i in range(len(columns))
         }
-        keys = key_arrays([key for key, _ in rows], len(self._keyset.columns))
-        return conn.execute(self._valued(columns), {**arrays, **keys}).rowcount
+        keys = key_arrays([line.key for line in lines], len(self._keyset.columns))
+        return conn.execute(self._valued(columns, types), {**arrays, **keys}).rowcount
 
     def _check_columns(self, columns: tuple[str, ...]) -> None:
         if columns in self._checked:
@@ -264,24 +266,26 @@ class Writer:
             self._keyset.from_table, self._keyset.unnested(), self._keyset.joined()
         )
 
-    def _valued(self, columns: Sequence[str]) -> sql.Composed:
+    def _valued(self, columns: Sequence[str], types: Sequence[str | None]) -> sql.Composed:
+        """The write of values that come as arrays `v_0 …`.
+
+        Args:
+            types: what each is read as; None: as its column's own type. The assignment converts.
+        """
         if isinstance(self._target, Delete):
             return self._delete()
         relation = self._relation
-        extra = [
-            (
-                f"v_{i}",
-                "text" if relation.columns[column].is_array else relation.columns[column].type,
+        extra: list[tuple[str, str]] = []
+        values: dict[str, sql.Composable] = {}
+        for i, (name, type_) in enumerate(zip(columns, types, strict=True)):
+            column = relation.columns[name]
+            read_as = type_ or column.type
+            # unnest would take arrays and composites to pieces: they are read one by one
+            is_nested = read_as.endswith("[]") or column.is_nested
+            extra.append((f"v_{i}", "text" if is_nested else read_as))
+            values[name] = sql.SQL("_bf.{}{}").format(
+                sql.Identifier(f"_v{i}"), as_template(f"::{read_as}" if is_nested else "")
             )
-            for i, column in enumerate(columns)
-        ]
-        values: dict[str, sql.Composable] = {
-            column: sql.SQL("_bf.{}{}").format(
-                sql.Identifier(f"_v{i}"),
-                as_template(f"::{relation.columns[column].type}" if extra[i][1] == "text" else ""),
-            )
-            for i, column in enumerate(columns)
-        }
         if isinstance(self._target, Insert):
             ordered = [c for c in self._conflict_columns(self._target) if c in values]
             return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}{}").format(
@@ -322,6 +326,36 @@ class Writer:
                 sql.SQL("{0} = excluded.{0}").format(identifier(column)) for column in changed
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One row to be written: the key of its source row, its columns and their texts."""
+
+    key: Key
+    columns: tuple[str, ...]
+    texts: list[Text]
+
+
+def _groups(
+    lines: Sequence[_Line],
+) -> Iterator[tuple[tuple[str, ...], tuple[str | None, ...], list[_Line]]]:
+    """The lines that one statement can write: the same columns, each read as the same type."""
+    # a NULL is of any type: of the one that its column's first value has
+    usual: dict[str, str | None] = {}
+    for line in lines:
+        for column, (text, type_) in zip(line.columns, line.texts, strict=True):
+            if text is not None:
+                usual.setdefault(column, type_)
+    groups: dict[tuple[tuple[str, ...], tuple[str | None, ...]], list[_Line]] = {}
+    for line in lines:
+        types = tuple(
+            usual.get(column) if text is None else type_
+            for column, (text, type_) in zip(line.columns, line.texts, strict=True)
+        )
+        groups.setdefault((line.columns, types), []).append(line)
+    for (columns, types), members in groups.items():
+        yield columns, types, members
 
 
 def _assigned(values: Mapping[str, sql.Composable]) -> sql.Composed:

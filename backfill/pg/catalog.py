@@ -22,7 +22,10 @@ class Column:
     Attributes:
         type: as it is written in a cast. Without a length: a cast to varchar(3) would cut in
             silence, an assignment to such a column refuses.
-        is_array: a value of it is itself an array (or a domain over one).
+        base_oid: of its type, or of the type that its domain is made of in the end.
+        category: of its type, as in pg_type.typcategory: N a number, S text, …
+        is_nested: a value of it is itself an array or a composite (or a domain over one), which
+            unnest would take to pieces.
         is_json: json or jsonb, so that a mapping or a list is written as JSON.
         is_generated: GENERATED ALWAYS AS (…) STORED or virtual; it cannot be written.
     """
@@ -30,7 +33,9 @@ class Column:
     name: str
     type: str
     not_null: bool
-    is_array: bool
+    base_oid: int
+    category: str
+    is_nested: bool
     is_json: bool
     is_generated: bool
 
@@ -111,13 +116,16 @@ SELECT c.oid::bigint AS oid, format('%%I.%%I', n.nspname, c.relname) AS qualifie
 
 _COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, -1) AS type, a.attnotnull AS not_null,
-       b.typcategory = 'A' AS is_array,
-       (WITH RECURSIVE base AS (
-          SELECT b.oid, b.typbasetype UNION ALL
-          SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.typbasetype)
-        SELECT bool_or(oid IN ('json'::regtype, 'jsonb'::regtype)) FROM base) AS is_json,
+       base.oid::bigint AS base_oid, base.typcategory::text AS category,
+       base.typcategory = 'A' OR base.typtype = 'c' AS is_nested,
+       base.oid IN ('json'::regtype, 'jsonb'::regtype) AS is_json,
        a.attgenerated <> '' AS is_generated
-  FROM pg_attribute a JOIN pg_type b ON b.oid = a.atttypid
+  FROM pg_attribute a
+       CROSS JOIN LATERAL (
+         WITH RECURSIVE type AS (
+           SELECT t.* FROM pg_type t WHERE t.oid = a.atttypid UNION ALL
+           SELECT t.* FROM type JOIN pg_type t ON t.oid = type.typbasetype)
+         SELECT * FROM type WHERE typbasetype = 0) AS base
  WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum
 """

@@ -1,8 +1,11 @@
-"""Python values as PostgreSQL's text, for arrays of a column's type.
+"""Python values as PostgreSQL's text, for arrays of a type.
 
 Every value goes through psycopg's own dumpers, so whatever psycopg can write, a transform may
-return. Text, cast by the server to the column's type, serves all types alike and lets the server
-judge: what does not fit is a row error, as it would be in plain SQL.
+return, and it becomes what a plain `UPDATE t SET column = %s` makes of it. There, text is read as
+the column's own type, and any other value as the type that is its Python type's; the assignment
+converts it: a UUID in a text column has its hyphens, 1.5 in an integer column is 2, an aware
+datetime in a date column is the day in UTC. Only a column of json differs: it takes mappings, lists
+and text as JSON.
 """
 
 from __future__ import annotations
@@ -24,47 +27,62 @@ class UnfitValueError(Exception):
 
 _PLAIN_TYPES = frozenset({int, str})
 
+#: A value's text, and the type to read it as; None: the column's own.
+Text = tuple[str | None, str | None]
+
 
 class ValueTexts:
     """Turns values into text for one connection."""
 
     def __init__(self, conn: Connection) -> None:
         self._transformer = Transformer(conn)
+        self._types = conn.adapters.types
         self._encoding = conn.info.encoding
 
     def all_of(self, column: Column, values: Sequence[Any]) -> list[str | None] | None:
         """The texts of many values of a column at once; None when they must be looked at singly.
 
-        The hot path: text and integers, which need no dumper.
+        The hot path: text, and integers for numbers or text, which need no dumper; all are read as
+        the column's own type.
         """
         types = set(map(type, values))
         if column.is_json or not types <= _PLAIN_TYPES:
             return None
-        if types == {int}:
+        if types == {int} and _takes_integers(column):
             return list(map(str, values))
-        if types == {str} and "\x00" not in "".join(values):
+        if types == {str} and self._is_storable("".join(values)):
             return list(values)
         return None
 
-    def text_of(self, column: Column, value: Any) -> str | None:
+    def text_of(self, column: Column, value: Any) -> Text:
         """One value's text.
 
         Raises:
             UnfitValueError: it has no form in PostgreSQL.
         """
         if value is None:
-            return None
+            return None, None
         if column.is_json and not hasattr(value, "obj"):  # psycopg's Json and Jsonb have one
-            return self._json(column, value)
-        if type(value) is int:
-            return str(value)
-        text = value if type(value) is str else self._dumped(column, value)
-        if "\x00" in text:
+            return self._json(column, value), None
+        if type(value) is int and _takes_integers(column):
+            return str(value), None
+        text, type_ = self._dumped(column, value)
+        if not self._is_storable(text):
             raise UnfitValueError(
-                f"column {column.name}: the value contains a NUL character, which PostgreSQL"
-                " cannot store in text"
+                f"column {column.name}: the value contains a character that PostgreSQL cannot store"
+                " in text (NUL, or half of a surrogate pair)"
             )
-        return text
+        return text, type_
+
+    def _is_storable(self, text: str) -> bool:
+        if "\x00" in text:
+            return False
+        if not text.isascii():
+            try:
+                text.encode(self._encoding)
+            except UnicodeEncodeError:
+                return False
+        return True
 
     def _json(self, column: Column, value: Any) -> str:
         try:
@@ -75,14 +93,27 @@ class ValueTexts:
                 f" as JSON"
             ) from error
 
-    def _dumped(self, column: Column, value: Any) -> str:
+    def _dumped(self, column: Column, value: Any) -> tuple[str, str | None]:
+        if type(value) is str:
+            return value, None
         try:
-            data = self._transformer.get_dumper(value, PyFormat.TEXT).dump(value)
-        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            dumper = self._transformer.get_dumper(value, PyFormat.TEXT)
+            data = dumper.dump(value)
+        except (psycopg.ProgrammingError, psycopg.DataError, UnicodeEncodeError) as error:
             raise UnfitValueError(
                 f"column {column.name}: a value of type {type(value).__name__} cannot be written"
                 " into PostgreSQL"
             ) from error
         if data is None:
             raise UnfitValueError(f"column {column.name}: {type(value).__name__} has no text")
-        return bytes(data).decode(self._encoding)
+        return bytes(data).decode(self._encoding), self._type_name(column, dumper.oid)
+
+    def _type_name(self, column: Column, oid: int) -> str | None:
+        if oid in {0, column.base_oid} or (info := self._types.get(oid)) is None:
+            return None
+        return f"{info.regtype}[]" if oid == info.array_oid else info.regtype
+
+
+def _takes_integers(column: Column) -> bool:
+    """Whether an integer's digits, read as the column's type, are what an assignment makes."""
+    return column.category in {"N", "S"}

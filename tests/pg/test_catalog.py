@@ -120,9 +120,14 @@ def test_columns_tell_their_type_and_nature(pg: Connection) -> None:
         "Größe %": "integer",
     }
     assert {name for name, column in columns.items() if column.not_null} == {"id", "code"}
-    assert {name for name, column in columns.items() if column.is_array} == {
-        *("numbers", "grid", "tags", "names", "many_docs")
+    assert {name for name, column in columns.items() if column.is_nested} == {
+        *("numbers", "grid", "tags", "names", "many_docs", "pair")
     }
+    assert {name for name, column in columns.items() if column.category == "N"} == {
+        *("id", "amount", "twice", "Größe %")
+    }
+    base = pg.execute("SELECT 'varchar'::regtype::oid::bigint, 'text[]'::regtype::oid::bigint")
+    assert (columns["mail"].base_oid, columns["tags"].base_oid) == base.fetchone()
     assert {name for name, column in columns.items() if column.is_json} == {
         *("doc", "docb", "dom", "dom_2")
     }
