@@ -15,13 +15,12 @@ from backfill.checkpoint import Checkpoint
 from backfill.clock import Clock
 from backfill.engine.bench import Bench, Observer, make_bench
 from backfill.engine.pace import Limiter, Pace
-from backfill.errors import UsageError
 from backfill.job import Job, Options
 from backfill.job.declaration import Declaration, declaration_of
 from backfill.job.registry import Registry
 from backfill.job.registry import load as load_jobs
 from backfill.pg.connect import Connection, connect
-from backfill.pg.ledger import Ledger, Run, find_run, open_ledger
+from backfill.pg.ledger import Ledger, Run, open_ledger
 from backfill.rate import Rate
 from backfill.settings import Settings, find_project, read_environment
 from backfill.settings import load as load_settings
@@ -101,25 +100,6 @@ class Project:
             conn.close()
             raise
         return Desk(database=database, url=url, conn=conn, ledger=ledger)
-
-    def desk_of(self, text: str | None) -> tuple[Desk, Run]:
-        """The run that a user means, looked for in every database of the project.
-
-        Raises:
-            UsageError: no run fits in any of them, or more than one.
-        """
-        first: UsageError | None = None
-        for name in self.settings.databases:
-            desk = self.open(name)
-            try:
-                return desk, find_run(desk.conn, desk.ledger, text)
-            except UsageError as error:
-                first = first or error
-                desk.conn.close()
-        raise first or UsageError(
-            "the project names no database",
-            remedy="Set BACKFILL_DATABASE_URL, or name databases in backfill.toml.",
-        )
 
     def checkpoint(self, ledger: Ledger) -> Checkpoint | None:
         """The ledger's checkpoint; None when the project names no Redis."""

@@ -16,8 +16,6 @@ from backfill.cli.root import cli
 from tests.cli.conftest import clean_environment
 
 PACKAGE = Path(backfill.__file__).parent
-#: Named by pg/install.py, and to come with another issue.
-LATER = {"db grants"}
 HEAVY = {"psycopg", "celery", "kombu", "redis", "rich", "structlog", "tenacity", "flower"}
 
 
@@ -88,7 +86,7 @@ def test_every_command_that_a_message_tells_one_to_type_exists() -> None:
         hints |= set(re.findall(r"\(backfill ((?:db |quarantine )?[a-z-]+)", text))
         hints |= set(re.findall(r"^ {2}backfill ((?:db |quarantine )?[a-z-]+)", text, re.MULTILINE))
     assert {"status", "run", "db upgrade", "quarantine list"} <= hints
-    assert hints <= {*NAMES, *LATER}
+    assert hints <= set(NAMES)
 
 
 def test_the_help_names_every_exit_code_and_gives_examples() -> None:

@@ -175,4 +175,4 @@ def test_a_role_that_may_not_read_the_ledger_is_told_so(
     pg.execute(sql.SQL("SET ROLE {}").format(role))
     with pytest.raises(LedgerError, match="permission denied") as error:
         open_ledger(pg, schema="backfill")
-    assert "backfill db grants" in error.value.remedy
+    assert "GRANT USAGE ON SCHEMA" in error.value.remedy
