@@ -17,13 +17,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import psycopg
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-import backfill
 from backfill.checkpoint import Checkpoint
 from backfill.engine import lifecycle
 from backfill.errors import BackfillError
@@ -149,7 +149,7 @@ class Reconciler:
                 " VALUES (%s, %s, clock_timestamp())"
                 " ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"
             ),
-            [self._name, backfill.__version__],
+            [self._name, version("backfill")],
         )
 
     def _lead(self, conn: Connection, ledger: Ledger) -> bool:
