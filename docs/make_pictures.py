@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backfill.local.screen import Screen, View, _picture
+from backfill.local.screen import Screen, View, picture
 from backfill.local.stage import Stage
 from backfill.local.story import ALL_ROWS, PACED_SECONDS, Story
 
@@ -60,7 +60,7 @@ class _Camera(Screen):
         all_work = not {"starting", "idle"} & {doing for _, doing in view.workers}
         is_worth_it = self._has_gone_on and all_work
         if self._is_rolling and (is_worth_it or share > LATEST_SHARE):
-            self._recorder.print(_picture(view, self._recorder.width))
+            self._recorder.print(picture(view, self._recorder.width))
             raise _Taken
 
 

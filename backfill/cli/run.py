@@ -139,7 +139,8 @@ def _greet(here: Here, reader: Reader, given: Mapping[str, str]) -> None:
         click.echo(f"{here.run.id} begins")
         return
     progress = reader.read()
-    done = "" if progress is None or progress.share is None else f", {progress.share:.0%} done"
+    share = None if progress is None else progress.share
+    done = "" if share is None else f", {int(share * 100)} % done"
     click.echo(f"continuing {here.run.id}{done}")
     if given:
         click.echo(

@@ -126,7 +126,7 @@ class Screen:
     def show(self, view: View) -> None:
         """Show this moment; without a terminal one line, if the last one is a second old."""
         if self._live is not None:
-            self._live.update(_picture(view, self._console.width))
+            self._live.update(picture(view, self._console.width))
         elif self._monotonic() - self._told_at >= LINE_SECONDS:
             self._told_at = self._monotonic()
             progress = view.progress
@@ -134,7 +134,7 @@ class Screen:
             self.event(f"{progress.line()}{f', {left}' if left else ''}; {_slices(progress)}")
 
 
-def _picture(view: View, width: int) -> RenderableType:
+def picture(view: View, width: int) -> RenderableType:
     progress = view.progress
     bar = Table.grid(padding=(0, 2))
     share = progress.share or 0.0

@@ -27,8 +27,8 @@ from backfill.settings import safe_url
 Connection = psycopg.Connection[TupleRow]
 
 #: Seconds after which unacknowledged data ends a connection, on both sides. With the idle time-out
-#: below, it is shorter than any lease that the settings allow, so that a lost holder's row locks go
-#: before its slice is given to another.
+#: below, it is shorter than the lease that is shipped, so that a lost holder's row locks go before
+#: its slice is given to another; with a shorter lease the reconciler ends the holder's backend.
 TCP_USER_TIMEOUT_SECONDS = 5.0
 #: A batch holds row locks while Python transforms; a holder that is stopped there is cut off.
 IDLE_IN_TRANSACTION_SECONDS = 5.0

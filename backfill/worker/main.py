@@ -47,7 +47,7 @@ def start(project: Project, arguments: Sequence[str]) -> int:
     def gone(**_: Any) -> None:
         for reconciler in reconcilers:
             reconciler.stop()
-        log.info(Event.WORKER_STOPPED)
+            log.info(Event.WORKER_STOPPED, worker=reconciler.name)
 
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)

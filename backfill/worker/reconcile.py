@@ -69,7 +69,7 @@ class Reconciler:
     def __init__(self, project: Project, app: Celery, *, name: str) -> None:
         self._project = project
         self._app = app
-        self._name = name
+        self.name = name
         self._desks: dict[str, Desk] = {}
         self._checkpoints: dict[str, Checkpoint | None] = {}
         self._mended_at: dict[str, float] = {}
@@ -99,7 +99,7 @@ class Reconciler:
         for database, desk in self._desks.items():
             try:
                 desk.conn.execute(
-                    desk.ledger.q("DELETE FROM {s}.worker WHERE name = %s"), [self._name]
+                    desk.ledger.q("DELETE FROM {s}.worker WHERE name = %s"), [self.name]
                 )
             except psycopg.Error:
                 log.debug(Event.DATABASE_UNREACHABLE, database=database)
@@ -149,7 +149,7 @@ class Reconciler:
                 " VALUES (%s, %s, clock_timestamp())"
                 " ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"
             ),
-            [self._name, version("backfill")],
+            [self.name, version("backfill")],
         )
 
     def _lead(self, conn: Connection, ledger: Ledger) -> bool:
@@ -161,7 +161,7 @@ class Reconciler:
                     " reconciler_until = clock_timestamp() + make_interval(secs => %(lease)s)"
                     " WHERE reconciler = %(me)s OR reconciler_until < clock_timestamp()"
                 ),
-                {"me": self._name, "lease": 2 * period},
+                {"me": self.name, "lease": 2 * period},
             ).rowcount
             == 1
         )
@@ -175,7 +175,7 @@ class Reconciler:
             ),
             [FORGET_SECONDS],
         )
-        freed, stuck = slices.free_lapsed(conn, ledger, by=self._name)
+        freed, stuck = slices.free_lapsed(conn, ledger, by=self.name)
         if stuck:
             pids = slices.terminate_backends(
                 conn,
@@ -188,7 +188,7 @@ class Reconciler:
                     ledger,
                     Event.BACKEND_TERMINATED,
                     run=stuck[0].run if len(stuck) == 1 else None,
-                    caused_by=self._name,
+                    caused_by=self.name,
                     pid=pid,
                 )
         return [lapsed.run for lapsed in freed]
