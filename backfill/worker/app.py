@@ -40,6 +40,7 @@ def make_app(project: Project) -> Celery:
         task_send_sent_event=True,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,  # our lines are whole: within Celery's they are no JSON
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -64,6 +67,15 @@ class Worker:
             return [int(pid) for pid in listed.read_text().split()]
         except (FileNotFoundError, ProcessLookupError):
             return []
+
+    def logged(self, *events: str) -> list[dict[str, Any]]:
+        """Our lines of these events in its log, in order; Celery's own lines are no JSON."""
+        found = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            if line.startswith("{"):
+                with suppress(ValueError):  # cut off by SIGKILL
+                    found.append(json.loads(line))
+        return [line for line in found if line["event"] in events]
 
     def kill(self) -> None:
         """End it and its children at once."""

@@ -258,3 +258,5 @@ def test_a_worker_started_by_the_command_line_does_all_of_this(project: Crew) ->
     ends_once(project, run)
     worker.terminate()
     assert worker.wait(50) == 0
+    written = sum(line["written"] for line in worker.logged(Event.BATCH_COMMITTED))
+    assert written == ROWS  # one line of JSON for each batch, where no terminal is

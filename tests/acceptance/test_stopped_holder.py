@@ -12,7 +12,7 @@ import pytest
 from backfill.events import Event
 from backfill.model import RunState
 from tests.acceptance.conftest import MakeCrew
-from tests.acceptance.crew import SHIPPED, Crew, each_row_once
+from tests.acceptance.crew import SHIPPED, Crew, Worker, each_row_once
 
 ROWS = 30_000
 
@@ -20,7 +20,7 @@ JOBS = """
 class Count(Job):
     source = Table("item", columns=["n"])
     target = Update("n")
-    options = Options(batch_rows=200, slice_rows=30_000, concurrency=1)
+    options = Options(batch_rows=200, slice_rows=30_000, concurrency=1, rate="3000/s")
 
     def transform(self, row):
         return {"n": row.n + 1}
@@ -29,8 +29,11 @@ class Count(Job):
 
 @pytest.fixture
 def two_workers(make_crew: MakeCrew) -> Crew:
-    """Two workers of one child each, one slice, and the times that we ship."""
-    crew = make_crew(engine=SHIPPED)
+    """Two workers of one child each, one slice, and the times that we ship.
+
+    But for a task's: a holder that goes on must want to go on with its slice.
+    """
+    crew = make_crew(engine={**SHIPPED, "task_seconds": 60})
     crew.conn.execute("CREATE TABLE item (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0)")
     crew.conn.execute(b"INSERT INTO item (id) SELECT i FROM generate_series(1, %s) i", [ROWS])
     crew.write_jobs(JOBS)
@@ -89,11 +92,33 @@ def test_a_stopped_holder_loses_its_slice_and_commits_nothing_when_it_goes_on(
     os.kill(stopped, signal.SIGCONT)
     for worker in crew.workers:
         worker.go_on()
+    if not backend_was_open:
+        crew.wait(lambda: was_told(crew), "the holder tries to go on, and is told")
     crew.wait_for(run, RunState.SUCCEEDED)
     each_row_once(crew, "item", ["n"], ROWS)
     assert crew.counts(run).written == ROWS
+    assert sum(commits_only_what_it_took(worker) for worker in crew.workers) >= ROWS / 200
     freed = [event for event in crew.events(run) if event.name == Event.SLICE_FREED]
     assert freed, "I7: nobody was told"
+
+
+def was_told(crew: Crew) -> bool:
+    """A worker gave a slice back because it is another's."""
+    returned = [line for worker in crew.workers for line in worker.logged(Event.SLICE_RETURNED)]
+    return any("newer epoch" in line["why"] for line in returned)
+
+
+def commits_only_what_it_took(worker: Worker) -> int:
+    """No batch was committed under an epoch that this worker was not given; says how many were."""
+    batches = 0
+    taken: tuple[int, int] | None = None
+    for line in worker.logged(Event.SLICE_TAKEN, Event.BATCH_COMMITTED):
+        if line["event"] == Event.SLICE_TAKEN:
+            taken = (line["slice"], line["epoch"])
+        else:
+            batches += 1
+            assert (line["slice"], line["epoch"]) == taken
+    return batches
 
 
 def open_batches(crew: Crew) -> list[tuple[object, ...]]:
