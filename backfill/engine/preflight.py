@@ -129,6 +129,12 @@ def _key(declaration: Declaration, source: Relation) -> Key:
                 " rows with NULL there could never be reached",
                 remedy="Declare it NOT NULL, or name another key.",
             )
+        if source.columns[column].is_nested:
+            raise DeclarationError(
+                f"{name}.source: the key's column {column!r} of {source.qualified} is of type"
+                f" {source.columns[column].type}; arrays and composites cannot be a key",
+                remedy="Name another unique key.",
+            )
     if not any(set(unique) <= set(named) for unique in source.unique_keys):
         raise DeclarationError(
             f"{name}.source: no unique index of {source.qualified} says that"

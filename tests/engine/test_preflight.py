@@ -62,6 +62,16 @@ def test_a_key_that_may_be_null_is_refused(site: Worksite) -> None:
     assert "Declare it NOT NULL" in remedy
 
 
+@pytest.mark.parametrize("type_", ["int[]", "pair", "tags"])
+def test_a_key_of_arrays_or_composites_is_refused(site: Worksite, type_: str) -> None:
+    """Keys travel as arrays of texts, and unnest takes an array of arrays to pieces."""
+    site.execute("CREATE TYPE pair AS (a int, b int); CREATE DOMAIN tags AS text[]")
+    site.execute(f"CREATE TABLE t (n int, code {type_} PRIMARY KEY)")
+    message, remedy = _refused(site, _job(Table("t")), DeclarationError)
+    assert "column 'code' of public.t is of type" in message
+    assert remedy == "Name another unique key."
+
+
 @pytest.mark.parametrize(
     "index",
     [
