@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import psycopg
 import tenacity
 
 from backfill.clock import Clock
@@ -22,7 +23,7 @@ from backfill.engine.pace import Pace
 from backfill.engine.sizing import BatchSizer
 from backfill.engine.transform import Memory, PythonTransform
 from backfill.engine.write import Writer
-from backfill.errors import UnreachableError
+from backfill.errors import ProjectError, UnreachableError
 from backfill.job import Insert, Job, Options, RowFactory
 from backfill.job.declaration import Declaration, bind, sql_fragment
 from backfill.model import BatchInfo, Counts, RunInfo
@@ -189,11 +190,45 @@ def make_bench(
     """Connect, look the tables up, bind the job, make the statements, call the job's `setup`.
 
     Raises:
-        ProjectError: a table or column is gone, or a secret's variable is not set.
+        ProjectError: a table or column is gone, a secret's variable is not set, `setup` raised.
+        UnreachableError: the database does not answer.
     """
+    conn = connect()
+    try:
+        return _make(
+            conn,
+            connect,
+            ledger,
+            run,
+            declaration,
+            settings=settings,
+            clock=clock,
+            pace=pace,
+            observer=observer or SilentObserver(),
+            environ=environ,
+            stopping=stopping,
+        )
+    except BaseException:
+        conn.close()
+        raise
+
+
+def _make(
+    conn: Connection,
+    connect: Callable[[], Connection],
+    ledger: Ledger,
+    run: Run,
+    declaration: Declaration,
+    *,
+    settings: EngineSettings,
+    clock: Clock,
+    pace: Pace,
+    observer: Observer,
+    environ: Mapping[str, str],
+    stopping: Callable[[], bool],
+) -> Bench:
     name = declaration.job_class.__name__
     resolved = run.resolved
-    conn = connect()
     job = bind(
         declaration.job_class,
         declaration.params_from_json(run.params),
@@ -218,9 +253,7 @@ def make_bench(
     writer = Writer(declaration, keyset, source=source, target=target, arguments=arguments)
     columns = _columns(declaration, source, resolved.key) if writer.is_python else None
     options = Options.from_json(run.options)
-    with transaction(conn, READ_LIMITS, run=run.id):
-        conn.execute("SET TRANSACTION READ ONLY")
-        job.setup(conn)
+    _set_up(conn, run, job)
     return Bench(
         conn=conn,
         ledger=ledger,
@@ -247,10 +280,25 @@ def make_bench(
         clock=clock,
         pace=pace,
         sizer=BatchSizer(options.batch_rows),
-        observer=observer or SilentObserver(),
+        observer=observer,
         stopping=stopping,
         connect=connect,
     )
+
+
+def _set_up(conn: Connection, run: Run, job: Job) -> None:
+    """The job's own `setup`, once per process and run; whatever it raises is the job's fault."""
+    with transaction(conn, READ_LIMITS, run=run.id):
+        conn.execute("SET TRANSACTION READ ONLY")
+        try:
+            job.setup(conn)
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:
+            raise ProjectError(
+                f"{type(job).__name__}.setup raised {type(error).__name__}: {error}",
+                remedy="Mend it; it may read, and nothing else.",
+            ) from error
 
 
 def _columns(

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import psycopg
 import pytest
 
+from backfill.errors import ProjectError
 from backfill.job import Job, Options, Row, Sql, Table, Update
 from backfill.model import BatchInfo, RunInfo
-from tests.engine.factory import Worksite
+from tests.engine.factory import Worksite, until
 
 BY_TEN = Options(batch_rows=10)
 
@@ -88,3 +89,14 @@ def test_setup_reads_look_ups_and_cannot_write_and_teardown_ends_it(site: Worksi
     assert done.state == "succeeded"
     assert site.value("SELECT count(*) FROM t WHERE label = 'no. ' || mod(id, 3)") == 30
     assert LooksUp.left == [done.run.id] * 2
+
+
+def test_a_setup_that_raises_names_the_job_and_leaves_no_connection_behind(site: Worksite) -> None:
+    """A session that stays would hold its snapshot and its place among max_connections (I5)."""
+    site.numbers(3)
+    run = site.enqueue(LooksUp)  # there is no table look_up
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    before = site.value(sessions)
+    with pytest.raises(ProjectError, match=r"LooksUp\.setup raised UndefinedTable"):
+        site.bench(LooksUp, run)
+    until(lambda: site.value(sessions) == before, what="the connection to be closed")
