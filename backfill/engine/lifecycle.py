@@ -39,14 +39,19 @@ def pause(
     reason: str,
     ends: str,
     by: str,
+    judged: str | None = None,
 ) -> bool:
     """Add a cause to pause; False when the run is not live or has this cause already.
 
     Batches in hand finish; the next ones see the state.
+
+    Args:
+        judged: the fingerprint of the declaration that the caller compared: when another one has
+            been accepted since, the verdict is out of date, and nothing is changed.
     """
     with transaction(conn):
         run = get_run(conn, ledger, run_id, lock=True)
-        if not run.run_state.is_live:
+        if not run.run_state.is_live or judged not in {None, run.fingerprint}:
             return False
         if not insert_pause(conn, ledger, run_id, cause, reason=reason, ends=ends, by=by):
             return False

@@ -18,7 +18,7 @@ from backfill.engine.bench import Bench
 from backfill.errors import BackfillError, RefusedError, UnreachableError
 from backfill.events import Event
 from backfill.model import PauseCause
-from backfill.pg.ledger import get_run
+from backfill.pg.ledger import Run, get_run
 from backfill.project import Desk, Project
 from backfill.worker import stopping
 from backfill.worker.observer import CheckpointObserver, RunLimiter
@@ -133,16 +133,16 @@ class Benches(threading.local):
         except UnreachableError:
             raise
         except BackfillError as error:
-            raise _pause(
+            raise _paused(
                 desk,
-                run,
+                record,
                 PauseCause.ERROR,
                 reason=f"a worker cannot work on it: {error.message}",
                 ends=f"{error.remedy or 'mend it'}; then `backfill resume {run}`",
             ) from error
-        raise _pause(
+        raise _paused(
             desk,
-            run,
+            record,
             PauseCause.CHANGED_JOB,
             reason=f"the declaration of job {record.job} differs from the one that the run began"
             " with",
@@ -151,6 +151,18 @@ class Benches(threading.local):
         )
 
 
-def _pause(desk: Desk, run: str, cause: PauseCause, *, reason: str, ends: str) -> PausedError:
-    lifecycle.pause(desk.conn, desk.ledger, run, cause, reason=reason, ends=ends, by="worker")
+def _paused(desk: Desk, judged: Run, cause: PauseCause, *, reason: str, ends: str) -> RefusedError:
+    """Pause the run as it was judged; somebody may have accepted a change in the meantime."""
+    lifecycle.pause(
+        desk.conn,
+        desk.ledger,
+        judged.id,
+        cause,
+        reason=reason,
+        ends=ends,
+        by="worker",
+        judged=judged.fingerprint,
+    )
+    if get_run(desk.conn, desk.ledger, judged.id).fingerprint != judged.fingerprint:
+        return RefusedError("its declaration has been changed just now; the next message works")
     return PausedError(f"paused: {reason}")
