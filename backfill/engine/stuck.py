@@ -21,7 +21,11 @@ SELECT DISTINCT l.pid, coalesce(nullif(a.application_name, ''), a.usename, '?') 
 
 
 def fail_if_stuck(bench: Bench) -> None:
-    """Fail a sweeping run that has settled no row for `sweep_seconds`."""
+    """Fail a sweeping run that has settled no row for `sweep_seconds`.
+
+    Asked by whoever has just tried all deferred rows of a slice in vain: time alone proves nothing,
+    since workers may have been away, or another may be about to succeed.
+    """
     run = get_run(bench.conn, bench.ledger, bench.run.id)
     if run.run_state is not RunState.SWEEPING:
         return

@@ -140,7 +140,6 @@ def _take_and_work(
     )
     if after is not state:
         return None
-    fail_if_stuck(bench)
     return Ended.IDLE
 
 
@@ -257,6 +256,7 @@ def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bo
             # once round without success: what is left is locked by others; come back later
             missed = 0 if done.added.settled else missed + done.missed
             if missed >= held.counts.deferred:
+                fail_if_stuck(bench)
                 return SWEEP_WAIT_SECONDS
     return 0.0
 
