@@ -10,7 +10,7 @@ from typing import Any, Literal
 from backfill.checkpoint import Checkpoint
 from backfill.job import Options
 from backfill.model import Counts, RunState
-from backfill.pg.connect import Connection
+from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, Pause, Run, get_run, pauses, totals, workers
 
 #: A worker that was not seen for so long is not counted.
@@ -155,14 +155,19 @@ def label(run: Run) -> str:
 def read(
     conn: Connection, ledger: Ledger, run_id: str, *, checkpoint: Checkpoint | None
 ) -> Progress:
-    """A run's progress now.
+    """A run's progress now. No transaction may be open.
 
     Raises:
         UsageError: there is no such run.
     """
-    run = get_run(conn, ledger, run_id)
-    total = totals(conn, ledger, run_id)
     snapshot = None if checkpoint is None else checkpoint.read(run_id)
+    with transaction(conn, READ_LIMITS):
+        # one picture: read one after the other, a run could be working and have a pause
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        run = get_run(conn, ledger, run_id)
+        total = totals(conn, ledger, run_id)
+        causes = pauses(conn, ledger, run_id)
+        alive = workers(conn, ledger, within_seconds=WORKER_SECONDS)
     if snapshot is not None and run.finished_at is not None:
         snapshot = None  # what has ended is read from the ledger alone
     seconds = _seconds(run)
@@ -176,8 +181,8 @@ def read(
             if snapshot is not None
             else (total.counts.settled / seconds if seconds else None)
         ),
-        pauses=pauses(conn, ledger, run_id),
-        workers=len(workers(conn, ledger, within_seconds=WORKER_SECONDS)),
+        pauses=causes,
+        workers=len(alive),
         source="ledger" if snapshot is None else "checkpoint",
     )
 
