@@ -13,7 +13,8 @@ import psycopg
 from psycopg import sql
 
 from backfill.engine.bench import matches
-from backfill.engine.write import Writer, copied_columns, update_columns
+from backfill.engine.columns import copied_columns, update_columns
+from backfill.engine.write import Writer
 from backfill.errors import DeclarationError, ProjectError, RefusedError
 from backfill.job import Delete, Insert, Update
 from backfill.job.declaration import Declaration

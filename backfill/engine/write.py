@@ -6,12 +6,13 @@ blocks inserts of its children, so it is used only where the write itself needs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
 
+from backfill.engine.columns import copied_columns, update_columns
 from backfill.engine.faults import StopError
 from backfill.job import Delete, Insert, Update
 from backfill.job.declaration import Declaration, sql_fragment
@@ -67,6 +68,7 @@ class Writer:
         self._arguments = arguments
         self.lock: RowLock = self._lock()
         self._checked: set[tuple[str, ...]] = set()
+        self._statements: dict[object, sql.SQL] = {}
         self.by_key = None if self.is_python else self._set_based()
 
     @property
@@ -111,7 +113,10 @@ class Writer:
         A row that was committed there since the page was taken is written with them: it is ours,
         and the cursor passes it. It cannot be waited for longer than lock_timeout.
         """
-        rows = conn.execute(self._ranged(after=after), {**self._arguments, **bounds}).rowcount
+        rows = conn.execute(
+            self._once(("range", after), lambda: self._ranged(after=after)),
+            {**self._arguments, **bounds},
+        ).rowcount
         return Written(rows=rows, keys=rows, missing=max(0, taken - rows))
 
     def write_values(
@@ -164,7 +169,8 @@ class Writer:
             arrays[f"v_{i}"] = array_literal(converted)
         keys = key_arrays([key for key, _ in rows], len(self._keyset.columns))
         done = conn.execute(
-            self._valued(columns, (None,) * len(columns)), {**arrays, **keys}
+            self._once(columns, lambda: self._valued(columns, (None,) * len(columns))),
+            {**arrays, **keys},
         ).rowcount
         return Written(rows=done, keys=done, missing=len(rows) - done)
 
@@ -238,6 +244,12 @@ class Writer:
                     self._keyset.unnested(),
                     self._keyset.joined(),
                 )
+
+    def _once(self, form: object, make: Callable[[], sql.Composed]) -> sql.SQL:
+        """The statement of that form, composed for the first batch that needs it."""
+        if form not in self._statements:
+            self._statements[form] = sql.SQL(make().as_string(None))
+        return self._statements[form]
 
     def _ranged(self, *, after: bool) -> sql.Composed:
         keyset = self._keyset
@@ -370,22 +382,3 @@ def _order(expressions: Sequence[sql.Composable]) -> sql.Composable:
     if not expressions:
         return sql.SQL("")
     return sql.SQL(" ORDER BY {}").format(sql.SQL(", ").join(expressions))
-
-
-def update_columns(declaration: Declaration) -> tuple[str, ...]:
-    """The columns that an Update writes; those of its Sql when it names none."""
-    if isinstance(declaration.target, Update) and declaration.target.columns:
-        return declaration.target.columns
-    return tuple(declaration.sql.expressions) if declaration.sql is not None else ()
-
-
-def copied_columns(declaration: Declaration, source: Relation, target: Relation) -> tuple[str, ...]:
-    """The columns that an Insert without a transform copies: those of the same name in both."""
-    named = declaration.target.columns if isinstance(declaration.target, Insert) else None
-    if named is not None:
-        return named
-    return tuple(
-        name
-        for name, column in target.columns.items()
-        if name in source.columns and not column.is_generated
-    )

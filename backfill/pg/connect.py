@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -123,7 +124,8 @@ def application_name(run: str, slice_number: int, epoch: int) -> str:
     return f"backfill {run[-(63 - len('backfill ') - len(tail)) :]}{tail}"
 
 
-def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> sql.Composed:
+@lru_cache(maxsize=256)
+def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> sql.SQL:
     """BEGIN and its settings, as one message.
 
     `row_security = off` turns rows hidden by a policy into an error instead of a loss (I2).
@@ -161,7 +163,7 @@ def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> s
             sql.SQL("SET LOCAL enable_mergejoin = off"),
             sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"),
         ]
-    return sql.SQL("; ").join(parts)
+    return sql.SQL(sql.SQL("; ").join(parts).as_string(None))
 
 
 @contextmanager

@@ -11,9 +11,10 @@ Parameters are named: `after_0 …`, `upto_0 …` for bounds, `k_0 …` for arra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache, wraps
+from typing import Concatenate, Literal, ParamSpec
 
 from psycopg import sql
 
@@ -53,6 +54,22 @@ def array_literal(values: Sequence[str | None]) -> str:
 def key_arrays(keys: Sequence[Key], width: int) -> dict[str, str]:
     """Parameters `k_0 …` for `Keyset.unnested`: one array a key column."""
     return {f"k_{i}": array_literal([key[i] for key in keys]) for i in range(width)}
+
+
+P = ParamSpec("P")
+
+
+def _made_once(
+    make: Callable[Concatenate[Keyset, P], sql.Composed],
+) -> Callable[Concatenate[Keyset, P], sql.SQL]:
+    """Compose a statement once for each keyset and form, not anew for every batch."""
+
+    @lru_cache(maxsize=128)
+    @wraps(make)
+    def flat(keyset: Keyset, *args: P.args, **kwargs: P.kwargs) -> sql.SQL:
+        return sql.SQL(make(keyset, *args, **kwargs).as_string(None))
+
+    return flat  # type: ignore[return-value]  # lru_cache hides the signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +166,7 @@ class Keyset:
             self.text_array(), self.from_table, self.descending
         )
 
+    @_made_once
     def nth_key(self, *, after: bool) -> sql.Composed:
         """The key `%(rows)s` keys further, without the scope: the upper end of the next slice.
 
@@ -160,8 +178,9 @@ class Keyset:
             " OFFSET %(rows)s - 1 LIMIT 1) AS _nth"
         ).format(self.text_array(), self.from_table, self.between(after=after), key=self.key)
 
+    @_made_once
     def page(
-        self, *, after: bool, lock: RowLock, columns: Sequence[str] | None, all_keys: bool = True
+        self, *, after: bool, lock: RowLock, columns: tuple[str, ...] | None, all_keys: bool = True
     ) -> sql.Composed:
         """Choose the next page and take its rows, in one statement and so in one snapshot.
 
@@ -266,6 +285,7 @@ class Keyset:
             sql.SQL("" if waiting else "SKIP LOCKED"),
         )
 
+    @_made_once
     def left(self, *, after: bool) -> sql.Composed:
         """Keys between the bounds that are ours now and not among `k_0 …` (no locks)."""
         return sql.SQL("SELECT {} FROM {} WHERE {} AND ({}) EXCEPT SELECT {} FROM {}").format(
@@ -290,6 +310,7 @@ class Keyset:
             self.condition,
         )
 
+    @_made_once
     def remaining(self, *, after: bool) -> sql.Composed:
         """How many keys between the bounds are ours: the completion check (no locks)."""
         return sql.SQL("SELECT count(*) FROM {} WHERE {} AND ({})").format(

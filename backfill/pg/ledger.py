@@ -28,8 +28,8 @@ log = structlog.get_logger("backfill")
 
 
 @lru_cache(maxsize=256)
-def _composed(text: LiteralString, schema: str) -> sql.Composed:
-    return sql.SQL(text).format(s=sql.Identifier(schema))
+def _composed(text: LiteralString, schema: str) -> sql.SQL:
+    return sql.SQL(sql.SQL(text).format(s=sql.Identifier(schema)).as_string(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Ledger:
     schema: str
     id: str
 
-    def q(self, text: LiteralString) -> sql.Composed:
+    def q(self, text: LiteralString) -> sql.SQL:
         """The statement with `{s}` replaced by the schema's name."""
         return _composed(text, self.schema)
 

@@ -19,7 +19,7 @@ from backfill.pg.slices import Slice
 from backfill.watch.progress import label
 
 #: The checkpoint is written at most so often (waiting for it after each batch cost 9 %).
-WRITE_SECONDS = 0.05
+WRITE_SECONDS = 0.2
 #: Flower is told at most so often.
 TELL_SECONDS = 1.0
 

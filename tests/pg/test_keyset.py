@@ -192,7 +192,7 @@ def get_page(
     *,
     page_rows: int,
     scan_rows: int,
-    columns: Sequence[str] | None,
+    columns: tuple[str, ...] | None,
 ) -> Paged:
     lines = conn.execute(
         keyset.page(after=after is not None, lock="FOR NO KEY UPDATE", columns=columns),
@@ -247,7 +247,7 @@ def test_pages_visit_each_matching_row_once_and_in_order(
                     upto,
                     page_rows=rows,
                     scan_rows=walk.scan_rows,
-                    columns=[*keyset.columns, "n"] if with_rows else None,
+                    columns=(*keyset.columns, "n") if with_rows else None,
                 )
                 assert page.paged == len(page.taken) <= rows
                 visited += page.taken
@@ -312,9 +312,9 @@ def test_given_keys_are_found_again_as_far_as_they_match(
             assert [tuple(line[0]) for line in shown] == [k for k in ours if k in within][:3]
 
 
-@pytest.mark.parametrize("columns", [None, ["id", "n"]], ids=["keys", "rows"])
+@pytest.mark.parametrize("columns", [None, ("id", "n")], ids=["keys", "rows"])
 def test_rows_that_others_hold_are_on_the_page_and_are_not_taken(
-    pg: Connection, db_url: str, columns: list[str] | None
+    pg: Connection, db_url: str, columns: tuple[str, ...] | None
 ) -> None:
     """I5: nobody is waited for; I2: what was not obtained is known."""
     pg.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")

@@ -1,0 +1,26 @@
+"""Which columns a job writes, as its declaration says."""
+
+from __future__ import annotations
+
+from backfill.job import Insert, Update
+from backfill.job.declaration import Declaration
+from backfill.pg.catalog import Relation
+
+
+def update_columns(declaration: Declaration) -> tuple[str, ...]:
+    """The columns that an Update writes; those of its Sql when it names none."""
+    if isinstance(declaration.target, Update) and declaration.target.columns:
+        return declaration.target.columns
+    return tuple(declaration.sql.expressions) if declaration.sql is not None else ()
+
+
+def copied_columns(declaration: Declaration, source: Relation, target: Relation) -> tuple[str, ...]:
+    """The columns that an Insert without a transform copies: those of the same name in both."""
+    named = declaration.target.columns if isinstance(declaration.target, Insert) else None
+    if named is not None:
+        return named
+    return tuple(
+        name
+        for name, column in target.columns.items()
+        if name in source.columns and not column.is_generated
+    )
