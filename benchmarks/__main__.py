@@ -1,14 +1,15 @@
-"""`python -m benchmarks [speed|resume|memory|startup …] [--rows N] [--rounds N]`."""
+"""`python -m benchmarks [startup|speed|profile|resume|memory …] [--rows N] [--rounds N]`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from benchmarks import memory, resume, speed, startup
+from backfill.watch.logs import configure
+from benchmarks import memory, profile, resume, speed, startup
 from benchmarks.bed import bed
 
-ALL = ("startup", "speed", "resume", "memory")
+ALL = ("startup", "speed", "profile", "resume", "memory")
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=50_000, help="rows for the slow ways")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
+    configure("console", "error")
     print(f"{os.cpu_count()} cores, {chosen.rows:,} rows")
     if "startup" in chosen.which:
         startup.measure()
@@ -27,6 +29,8 @@ def main() -> None:
     with bed() as made:
         if "speed" in chosen.which:
             speed.measure(made, rows=chosen.rows, few=chosen.few, rounds=chosen.rounds)
+        if "profile" in chosen.which:
+            profile.measure(made, rows=chosen.rows)
         if "resume" in chosen.which:
             resume.measure(made, rows=chosen.rows)
         if "memory" in chosen.which:

@@ -156,20 +156,33 @@ def _transform(bench: Bench, page: Page, started: float) -> list[Outcome] | None
     )
 
 
-def _write(
-    bench: Bench, now: Slice, page: Page, outcomes: list[Outcome] | None
-) -> tuple[Written, list[tuple[Key, str | None, str]]]:
-    """Write the page; the rows that cannot be written come back with the reason.
+Refused = list[tuple[Key, str | None, str]]
 
-    A page of one row is written under a savepoint: what PostgreSQL refuses then is that row.
-    """
-    refused: list[tuple[Key, str | None, str]] = []
+
+def _sort_out(
+    keys: Sequence[Key], outcomes: Sequence[Outcome]
+) -> tuple[list[tuple[Key, Sequence[Values]]], Refused]:
+    """What is to be written, and what is refused; the usual page is all to be written."""
+    if set(map(type, outcomes)) == {list}:
+        return list(zip(keys, outcomes, strict=False)), []  # type: ignore[arg-type]  # all lists
     values: list[tuple[Key, Sequence[Values]]] = []
-    for key, outcome in zip(page.keys, outcomes or (), strict=False):
+    refused: Refused = []
+    for key, outcome in zip(keys, outcomes, strict=False):
         if isinstance(outcome, Refusal):
             refused.append((key, outcome.sqlstate, outcome.message))
         elif outcome is not None:
             values.append((key, outcome))
+    return values, refused
+
+
+def _write(
+    bench: Bench, now: Slice, page: Page, outcomes: list[Outcome] | None
+) -> tuple[Written, Refused]:
+    """Write the page; the rows that cannot be written come back with the reason.
+
+    A page of one row is written under a savepoint: what PostgreSQL refuses then is that row.
+    """
+    values, refused = _sort_out(page.keys, outcomes or ())
 
     def write() -> Written:
         if outcomes is not None:
@@ -201,7 +214,7 @@ def _record(
     now: Slice,
     page: Page,
     written: Written,
-    refused: list[tuple[Key, str | None, str]],
+    refused: Refused,
 ) -> Batch:
     skips = bench.writer.skips_conflicts
     outcome = Counts(

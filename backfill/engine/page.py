@@ -148,9 +148,9 @@ def _taken(
         return count, ([] if arrays[0] is None else list(zip(*arrays, strict=True))), []
     if lines[0][1] is None:
         return 0, [], []
-    make, end = bench.rows, 1 + width
+    end = 1 + width
     keys = [tuple(line[1:end]) for line in lines]
-    return len(keys), keys, [make(line[end:]) for line in lines]
+    return len(keys), keys, bench.rows.many([line[end:] for line in lines])
 
 
 def page_bounds(bench: Bench, held: Slice, page: Page) -> tuple[bool, dict[str, Any]]:
@@ -221,7 +221,7 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
             )
         }
     gone = [key for key in others if key not in missed]
-    rows_made = [] if bench.rows is None else [bench.rows(line[width:]) for line in lines]
+    rows_made = [] if bench.rows is None else bench.rows.many([line[width:] for line in lines])
     return Page(
         taken=len(taken),
         keys=taken,

@@ -155,14 +155,17 @@ class Writer:
         """
         if not rows:
             return Written(rows=0, keys=0, missing=0)
-        columns = tuple(rows[0][1][0])
-        names = rows[0][1][0].keys()
-        if not all(len(several) == 1 and several[0].keys() == names for _, several in rows):
+        if set(map(len, (several for _, several in rows))) != {1}:
             return None
+        mappings = [several[0] for _, several in rows]
+        names = mappings[0].keys()
+        if not all(mapping.keys() == names for mapping in mappings):
+            return None
+        columns = tuple(names)
         self._check_columns(columns)
         arrays: dict[str, str] = {}
         for i, column in enumerate(columns):
-            values = [several[0][column] for _, several in rows]
+            values = [mapping[column] for mapping in mappings]
             converted = texts.all_of(self._relation.columns[column], values)
             if converted is None:
                 return None

@@ -9,8 +9,10 @@ personal data (DESIGN.md, "Errors by class").
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, ClassVar, NoReturn
 
 from backfill.job.suggestion import did_you_mean
@@ -94,6 +96,13 @@ class RowFactory:
         row = row_class.__new__(row_class)
         _set_values(row, values)
         return row
+
+    def many(self, lines: Sequence[Sequence[Any]]) -> list[Row]:
+        """The rows of a page; without a Python call for each."""
+        row_class = self._row_class
+        rows = list(map(row_class.__new__, repeat(row_class, len(lines))))
+        deque(map(_set_values, rows, lines), maxlen=0)
+        return rows
 
 
 def key_of(row: Row) -> tuple[Any, ...]:

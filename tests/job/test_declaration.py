@@ -115,7 +115,7 @@ def fingerprint(**changed: object) -> str:
         {"since": Param(int, secret=True, env="SINCE")},
         {"until": Param(int, default=1)},
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_the_fingerprint_differs_where_the_meaning_does(changed: dict[str, object]) -> None:
     assert fingerprint(**changed) != fingerprint()
@@ -143,7 +143,7 @@ def test_the_fingerprint_knows_all_of_an_insert(one: Insert, other: Insert) -> N
         {"since": Param(int, default=2, help="another")},
         {"retry_on": (OSError,)},
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_the_fingerprint_is_the_same_where_the_meaning_is(changed: dict[str, object]) -> None:
     assert fingerprint(**changed) == fingerprint()
