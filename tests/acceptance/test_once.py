@@ -64,7 +64,6 @@ def test_every_row_is_counted_once_though_workers_are_killed_at_every_point(
 
     orders = [(action, point) for action in ("kill child", "kill worker") for point in POINTS]
     chance.shuffle(orders)
-    kills = 0
     for action, point in orders:
         crew.order(action, point)
 
@@ -75,14 +74,11 @@ def test_every_row_is_counted_once_though_workers_are_killed_at_every_point(
         crew.wait(obeyed, f"a process obeys: {action} {point}")
         time.sleep(chance.random() * 0.5)  # anywhere: in a batch, between two, while it starts
         victim = chance.choice(crew.alive)
-        if chance.random() < 0.5:
+        # a worker that has only just started has no child yet: then itself
+        if chance.random() < 0.5 or not victim.kill_a_child(chance):
             victim.kill()
-            kills += 1
-        else:
-            kills += victim.kill_a_child(chance)
         crew.keep_alive(WORKERS)
     assert any(crew.state(run).is_live for run in runs), "the runs ended before the last kill"
-    assert kills >= len(orders) / 2
 
     for run in runs:
         crew.wait_for(run, RunState.SUCCEEDED, RunState.FAILED, RunState.PAUSED, seconds=200)
