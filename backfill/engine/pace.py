@@ -7,7 +7,6 @@ checkpoint.py); a limiter that shares it fairly among the slots takes over while
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -107,7 +106,3 @@ class Pace:
         """Give back what a batch did not use."""
         if self._per_second is not None and used < granted:
             self._limiter.take(used - granted, self._per_second)
-
-
-#: Makes the limiter of a run: (run id, concurrency) → limiter.
-MakeLimiter = Callable[[str, int], Limiter]

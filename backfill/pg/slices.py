@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from backfill.events import Event
@@ -63,6 +64,16 @@ def _slice(row: Mapping[str, Any]) -> Slice:
     )
 
 
+def _held(conn: Connection, statement: sql.SQL, values: Mapping[str, Any]) -> Slice | None:
+    """Run a statement that gives its caller one slice, if its slot is empty."""
+    try:
+        with conn.cursor(row_factory=dict_row) as cursor:
+            row = cursor.execute(statement, values).fetchone()
+    except psycopg.errors.UniqueViolation as error:
+        raise SlotTakenError(f"slot {values['slot']} of run {values['run']} is filled") from error
+    return None if row is None else _slice(row)
+
+
 class SlotTakenError(Exception):
     """Another task fills this slot: the message was doubled. Nothing has been changed."""
 
@@ -84,29 +95,25 @@ def claim(
     Raises:
         SlotTakenError: the slot is filled.
     """
-    try:
-        with conn.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute(
-                ledger.q(
-                    "UPDATE {s}.slice SET epoch = epoch + 1, holder = %(holder)s, slot = %(slot)s,"
-                    " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
-                    " WHERE (run, number) = (SELECT run, number FROM {s}.slice"
-                    " WHERE run = %(run)s AND phase = %(phase)s"
-                    " AND (holder IS NULL OR lease_until < clock_timestamp())"
-                    " AND not_before <= clock_timestamp()"
-                    " ORDER BY number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) RETURNING *"
-                ),
-                {
-                    "run": run,
-                    "phase": str(phase),
-                    "holder": holder,
-                    "slot": slot,
-                    "lease": lease_seconds,
-                },
-            ).fetchone()
-    except psycopg.errors.UniqueViolation as error:
-        raise SlotTakenError(f"slot {slot} of run {run} is filled") from error
-    return None if row is None else _slice(row)
+    return _held(
+        conn,
+        ledger.q(
+            "UPDATE {s}.slice SET epoch = epoch + 1, holder = %(holder)s, slot = %(slot)s,"
+            " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
+            " WHERE (run, number) = (SELECT run, number FROM {s}.slice"
+            " WHERE run = %(run)s AND phase = %(phase)s"
+            " AND (holder IS NULL OR lease_until < clock_timestamp())"
+            " AND not_before <= clock_timestamp()"
+            " ORDER BY number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) RETURNING *"
+        ),
+        {
+            "run": run,
+            "phase": str(phase),
+            "holder": holder,
+            "slot": slot,
+            "lease": lease_seconds,
+        },
+    )
 
 
 def place(
@@ -128,32 +135,28 @@ def place(
     Raises:
         SlotTakenError: the slot is filled; the frontier has not moved.
     """
-    try:
-        with conn.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute(
-                ledger.q(
-                    "WITH moved AS (UPDATE {s}.run SET frontier = %(upto)s::text[],"
-                    " slices = slices + 1, frontier_done = %(is_last)s"
-                    " WHERE id = %(run)s AND state = 'running' AND NOT frontier_done"
-                    " AND frontier IS NOT DISTINCT FROM %(after)s::text[] RETURNING slices)"
-                    ' INSERT INTO {s}.slice (run, number, "after", upto, epoch, holder, slot,'
-                    " lease_until) SELECT %(run)s, slices, %(after)s::text[], %(upto)s::text[], 1,"
-                    " %(holder)s, %(slot)s,"
-                    " clock_timestamp() + make_interval(secs => %(lease)s) FROM moved RETURNING *"
-                ),
-                {
-                    "run": run,
-                    "after": None if after is None else list(after),
-                    "upto": list(upto),
-                    "is_last": is_last,
-                    "holder": holder,
-                    "slot": slot,
-                    "lease": lease_seconds,
-                },
-            ).fetchone()
-    except psycopg.errors.UniqueViolation as error:
-        raise SlotTakenError(f"slot {slot} of run {run} is filled") from error
-    return None if row is None else _slice(row)
+    return _held(
+        conn,
+        ledger.q(
+            "WITH moved AS (UPDATE {s}.run SET frontier = %(upto)s::text[],"
+            " slices = slices + 1, frontier_done = %(is_last)s"
+            " WHERE id = %(run)s AND state = 'running' AND NOT frontier_done"
+            " AND frontier IS NOT DISTINCT FROM %(after)s::text[] RETURNING slices)"
+            ' INSERT INTO {s}.slice (run, number, "after", upto, epoch, holder, slot,'
+            " lease_until) SELECT %(run)s, slices, %(after)s::text[], %(upto)s::text[], 1,"
+            " %(holder)s, %(slot)s,"
+            " clock_timestamp() + make_interval(secs => %(lease)s) FROM moved RETURNING *"
+        ),
+        {
+            "run": run,
+            "after": None if after is None else list(after),
+            "upto": list(upto),
+            "is_last": is_last,
+            "holder": holder,
+            "slot": slot,
+            "lease": lease_seconds,
+        },
+    )
 
 
 def lock(conn: Connection, ledger: Ledger, held: Slice) -> tuple[Slice, str] | None:

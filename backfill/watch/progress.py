@@ -91,10 +91,13 @@ class Progress:
 
     def line(self) -> str:
         """`flights.departs_at 41 % 137,800/336,776, 21,400 rows/s`."""
-        share = "" if self.share is None else f" {int(self.share * 100)} %"
-        of = "" if self.total_rows is None else f"/{self.total_rows:,}"
-        rate = "" if self.rows_per_second is None else f", {self.rows_per_second:,.0f} rows/s"
-        return f"{self.label}{share} {self.counts.settled:,}{of}{rate}"
+        return line(
+            self.run,
+            percent=None if self.share is None else int(self.share * 100),
+            settled=self.counts.settled,
+            total=self.total_rows,
+            rows_per_second=self.rows_per_second,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Stable: names are added, never changed. Times in UTC, ISO 8601; durations in seconds."""
@@ -134,6 +137,21 @@ class Progress:
             "finished_at": _utc(run.finished_at),
             "source": self.source,
         }
+
+
+def line(
+    run: Run,
+    *,
+    percent: int | None,
+    settled: int,
+    total: int | None,
+    rows_per_second: float | None,
+) -> str:
+    """A run's progress in one line, for the terminal and for Flower."""
+    share = "" if percent is None else f" {percent} %"
+    of = "" if total is None else f"/{total:,}"
+    rate = "" if rows_per_second is None else f", {rows_per_second:,.0f} rows/s"
+    return f"{label(run)}{share} {settled:,}{of}{rate}"
 
 
 def _utc(at: datetime | None) -> str | None:

@@ -14,9 +14,8 @@ from backfill.engine.bench import Bench
 from backfill.engine.pace import BURST_SECONDS, LocalLimiter
 from backfill.model import BatchInfo, Counts
 from backfill.pg import slices
-from backfill.pg.ledger import get_run
 from backfill.pg.slices import Slice
-from backfill.watch.progress import label
+from backfill.watch.progress import line
 
 #: The checkpoint is written at most so often (waiting for it after each batch cost 9 %).
 WRITE_SECONDS = 0.2
@@ -74,20 +73,17 @@ class CheckpointObserver:
         """Flower shows `result` of a task-progress event while the task runs."""
         if self.task is None:
             return
-        # read again: the workbench may be older than the run's beginning, and so than its total
-        total = get_run(bench.conn, bench.ledger, bench.run.id).total_rows
-        settled = snapshot.counts.settled
-        share = f" {min(99, settled * 100 // max(total, 1))} %" if total is not None else ""
-        of = f"/{max(total, settled):,}" if total is not None else ""
-        rate = snapshot.rows_per_second
-        speed = f", {rate:,.0f} rows/s" if rate is not None else ""
+        total, settled = bench.run.total_rows, snapshot.counts.settled
+        told = line(
+            bench.run,
+            percent=None if total is None else min(99, settled * 100 // max(total, 1)),
+            settled=settled,
+            total=None if total is None else max(total, settled),
+            rows_per_second=snapshot.rows_per_second,
+        )
         # Redis may have gone since the write (I4): nobody sees this line then
         with suppress(OperationalError, OSError):
-            self.task.send_event(
-                "task-progress",
-                retry=False,
-                result=f"{label(bench.run)}{share} {settled:,}{of}{speed}",
-            )
+            self.task.send_event("task-progress", retry=False, result=told)
 
 
 class RunLimiter:
