@@ -96,7 +96,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             page = (walk_page if now.phase is SlicePhase.WALK else sweep_page)(bench, now, rows)
             step.page = page
             step.outcomes = outcomes = _transform(bench, page, started)
-            page = page.cut(now, len(outcomes)) if outcomes is not None else page
+            page = page.cut(bench, now, len(outcomes)) if outcomes is not None else page
             step.begin("write")
             written, refusals = _write(bench, now, page, outcomes)
             step.begin("record")

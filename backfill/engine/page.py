@@ -31,7 +31,7 @@ class Page:
 
     Attributes:
         taken: how many rows are locked.
-        keys: of the rows taken; ascending when walking; empty when `is_whole`.
+        keys: of the rows taken, in the order they were locked in; empty when `is_whole`.
         is_whole: every key between the bounds was taken, so that the bounds serve instead of keys.
         rows: the same rows for a Python transform; empty when PostgreSQL computes.
         paged: keys on the page, taken or not.
@@ -55,16 +55,20 @@ class Page:
     missed: Sequence[Key] = ()
     gone: Sequence[Key] = ()
 
-    def cut(self, held: Slice, done: int) -> Page:
-        """The page without the rows that time did not suffice for; they stay unlocked after it."""
+    def cut(self, bench: Bench, held: Slice, done: int) -> Page:
+        """The page without the rows that time did not suffice for; they stay unlocked after it.
+
+        Those below the largest row that was done, if any, become deferred rows.
+        """
         if done == self.taken:
             return self
+        keys = self.keys[:done]
         return replace(
             self,
             taken=done,
-            keys=self.keys[:done],
+            keys=keys,
             rows=self.rows[:done],
-            cursor=held.cursor if self.is_sweep else self.keys[done - 1],
+            cursor=held.cursor if self.is_sweep else _largest(bench, keys),
             at_end=False,
             is_cut=True,
         )
@@ -121,12 +125,15 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
             "page_rows": rows,
         },
     ).fetchall()
-    kept, paged, last_n, *last = lines[0][0]
+    # the line about the page comes first, unless PostgreSQL takes up UNION ALL in another order
+    first = next(i for i, line in enumerate(lines) if line[0] is not None)
+    head = lines.pop(first)
+    kept, paged, last_n, *last = head[0]
     # fewer matches than asked for, and the scan did not use up its keys: the slice's end; or its
     # last key itself (equal texts are equal keys)
     is_short = int(kept) < rows and (last_n is None or int(last_n) != scan_rows)
     at_end = is_short or tuple(last) == held.upto
-    taken, keys, made = _taken(bench, lines, width)
+    taken, keys, made = _taken(bench, head, lines, width)
     return Page(
         taken=taken,
         keys=keys,
@@ -140,17 +147,25 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
 
 
 def _taken(
-    bench: Bench, lines: Sequence[Sequence[Any]], width: int
+    bench: Bench, head: Sequence[Any], lines: Sequence[tuple[Any, ...]], width: int
 ) -> tuple[int, list[Key], list[Row]]:
     """How many rows, their keys and values, from lines in the form that `Keyset.page` returns."""
     if bench.rows is None:
-        count, arrays = lines[0][1], lines[0][2:]
+        count, arrays = head[1], head[2:]
         return count, ([] if arrays[0] is None else list(zip(*arrays, strict=True))), []
-    if lines[0][1] is None:
-        return 0, [], []
     end = 1 + width
-    keys = [tuple(line[1:end]) for line in lines]
+    keys = [line[1:end] for line in lines]
     return len(keys), keys, bench.rows.many([line[end:] for line in lines])
+
+
+def _largest(bench: Bench, keys: Sequence[Key]) -> Key:
+    """Of keys whose rows this transaction has locked."""
+    row = bench.conn.execute(
+        bench.keyset.largest(), key_arrays(keys, len(bench.keyset.columns))
+    ).fetchone()
+    if row is None:
+        raise AssertionError("locked rows have vanished")
+    return tuple(row[0])
 
 
 def page_bounds(bench: Bench, held: Slice, page: Page) -> tuple[bool, dict[str, Any]]:

@@ -81,22 +81,23 @@ def verify(bench: Bench, held: Slice) -> Verdict:
 
 
 def _remaining(bench: Bench, held: Slice) -> int:
-    total, after = 0, held.after
+    total: int = 0
+    after = held.after
     while True:
-        bounds = {**bound("after", after), **bound("upto", held.upto)}
         with transaction(bench.conn, READ_LIMITS, run=held.run):
-            row = bench.conn.execute(
-                bench.keyset.nth_key(after=after is not None), {**bounds, "rows": PAGE_ROWS}
-            ).fetchone()
-            upto = held.upto if row is None else tuple(row[0])
-            counted = bench.conn.execute(
+            ours, looked_at, last = bench.conn.execute(
                 bench.keyset.remaining(after=after is not None),
-                {**bench.arguments, **bounds, **bound("upto", upto)},
-            ).fetchone()
-        total += counted[0] if counted else 0
-        if row is None:
+                {
+                    **bench.arguments,
+                    **bound("after", after),
+                    **bound("upto", held.upto),
+                    "rows": PAGE_ROWS,
+                },
+            ).fetchall()[0]
+        total += ours
+        if looked_at < PAGE_ROWS or tuple(last) == held.upto:
             return total
-        after = upto
+        after = tuple(last)
         slices.heartbeat(bench.conn, bench.ledger, held, lease_seconds=bench.settings.lease_seconds)
 
 

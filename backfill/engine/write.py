@@ -155,25 +155,27 @@ class Writer:
         """
         if not rows:
             return Written(rows=0, keys=0, missing=0)
-        if set(map(len, (several for _, several in rows))) != {1}:
+        keys, written = zip(*rows, strict=True)
+        if set(map(len, written)) != {1}:
             return None
-        mappings = [several[0] for _, several in rows]
-        names = mappings[0].keys()
-        if not all(mapping.keys() == names for mapping in mappings):
+        mappings = [several[0] for several in written]
+        columns = tuple(mappings[0])
+        if set(map(type, mappings)) != {dict} or set(map(len, mappings)) != {len(columns)}:
             return None
-        columns = tuple(names)
         self._check_columns(columns)
         arrays: dict[str, str] = {}
         for i, column in enumerate(columns):
-            values = [mapping[column] for mapping in mappings]
+            try:
+                values = [mapping[column] for mapping in mappings]
+            except KeyError:  # as many columns, but others
+                return None
             converted = texts.all_of(self._relation.columns[column], values)
             if converted is None:
                 return None
             arrays[f"v_{i}"] = array_literal(converted)
-        keys = key_arrays([key for key, _ in rows], len(self._keyset.columns))
         done = conn.execute(
             self._once(columns, lambda: self._valued(columns, (None,) * len(columns))),
-            {**arrays, **keys},
+            {**arrays, **key_arrays(keys, len(self._keyset.columns))},
         ).rowcount
         return Written(rows=done, keys=done, missing=len(rows) - done)
 

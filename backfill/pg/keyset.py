@@ -186,32 +186,35 @@ class Keyset:
 
         Parameters: `scan_rows`, the most keys to look at; `page_rows`, the most matches; bounds.
 
-        - `_scanned` walks the key's index, lazily, until it has `page_rows` matches or has looked
-          at `scan_rows` keys, whose last is kept even if it does not match: there the cursor goes.
+        - `_scan` walks the key's index, lazily, until it has `page_rows` matches or has looked at
+          `scan_rows` keys, whose last is kept even if it does not match: there the cursor goes. It
+          is one line of aggregates, because keeping the keys scanned cost a fifth of the page.
         - `_taken` locks the matching rows up to that key, in key order, and passes by what others
           hold. Both read the same snapshot, so what is taken is on the page; the scope is tested
           again on the newest version of each row when it is locked.
 
         Returns:
-            Each line begins with a text[]: scanned keys kept, keys on the page, the last key's
-            place in the scan, the last key; NULL but in the first line. Then, with `columns`, a
-            line a row: the key's texts and these columns, in key order (NULL texts: none taken).
-            Without, one line: how many were taken, and one array a key column; without `all_keys`
-            the arrays are NULL when every key of a page of two or more was taken.
+            A line with a text[]: scanned keys kept, keys on the page, the last key's place in the
+            scan (NULL: none), the last key. With `columns` a line for each row taken follows, NULL
+            in place of the text[]: the key's texts and these columns; in the order in which they
+            were locked, which is the key's unless a key was changed just then. Without `columns`
+            the one line goes on: how many were taken, and one array a key column; without
+            `all_keys` the arrays are NULL when every key of a page of two or more was taken.
         """
+        lasts = [sql.Identifier(f"_last_{i}") for i in range(len(self.columns))]
         about = sql.SQL(
-            "ARRAY[(SELECT count(*) FROM _scanned)::text,"
-            " (SELECT count(*) FROM _scanned WHERE _ours)::text,"
-            " (SELECT _n FROM _last)::text] || (SELECT _key FROM _last)"
-        )
+            "ARRAY[_scan._kept::text, _scan._paged::text, _scan._n::text]"
+            " || CASE WHEN _scan._kept > 0 THEN ARRAY[{}] END"
+        ).format(sql.SQL(", ").join(sql.SQL("_scan.{}::text").format(last) for last in lasts))
         if columns is None:
             taken = self.key
-            needed = sql.SQL("TRUE" if all_keys else "_all._count < 2 OR _all._count <> _paged")
+            needed = sql.SQL(
+                "TRUE" if all_keys else "_all._count < 2 OR _all._count <> _scan._paged"
+            )
             # sub-selects, so that keys that are not needed are not turned into text
             select = sql.SQL(
-                "SELECT {}, _all._count, {}"
-                " FROM (SELECT count(*) AS _count FROM _taken) AS _all,"
-                " (SELECT count(*) AS _paged FROM _scanned WHERE _ours) AS _page"
+                "SELECT {}, _all._count, {} FROM _scan,"
+                " (SELECT count(*) AS _count FROM _taken) AS _all"
             ).format(
                 about,
                 sql.SQL(", ").join(
@@ -224,37 +227,45 @@ class Keyset:
         else:
             taken = sql.SQL("{}, {}").format(self.aliased_text(), identifiers(columns))
             select = sql.SQL(
-                "SELECT CASE WHEN row_number() OVER (ORDER BY {order}) = 1 THEN {} END, _taken.*"
-                " FROM (SELECT) AS _one LEFT JOIN _taken ON true ORDER BY {order}"
-            ).format(
-                about,
-                order=sql.SQL(", ").join(
-                    sql.SQL("_taken.{}").format(identifier(c)) for c in self.columns
-                ),
-            )
+                "SELECT {}, _none.* FROM _scan LEFT JOIN (SELECT * FROM _taken LIMIT 0) AS _none"
+                " ON true UNION ALL SELECT NULL, _taken.* FROM _taken"
+            ).format(about)
         return sql.SQL(
-            "WITH _scanned AS MATERIALIZED ("
-            " SELECT {key}, _ours, _n FROM ("
+            "WITH _scan AS MATERIALIZED ("
+            " SELECT count(*) AS _kept, count(*) FILTER (WHERE _ours) AS _paged, max(_n) AS _n,"
+            " {aggregated}"
+            " FROM (SELECT * FROM ("
             " SELECT {key}, ({matches}) IS TRUE AS _ours, row_number() OVER (ORDER BY {key}) AS _n"
             " FROM {table} WHERE {between} ORDER BY {key} LIMIT %(scan_rows)s) AS _s"
-            " WHERE _ours OR _n = %(scan_rows)s LIMIT %(page_rows)s),"
-            " _last AS MATERIALIZED ("
-            " SELECT {key}, {text_array} AS _key, _n FROM _scanned ORDER BY {descending} LIMIT 1),"
+            " WHERE _ours OR _n = %(scan_rows)s LIMIT %(page_rows)s) AS _s),"
             " _taken AS MATERIALIZED ("
             " SELECT {taken} FROM {table} WHERE {between}"
-            " AND ({key}) <= (SELECT {key} FROM _last) AND ({matches})"
+            " AND ({key}) <= (SELECT {last} FROM _scan) AND ({matches})"
             " ORDER BY {key} {lock} SKIP LOCKED)"
             " {select}"
         ).format(
             key=self.key,
+            aggregated=sql.SQL(", ").join(
+                sql.SQL("(array_agg({}))[count(*)] AS {}").format(identifier(column), last)
+                for column, last in zip(self.columns, lasts, strict=True)
+            ),
+            last=sql.SQL(", ").join(lasts),
             matches=self.condition,
             table=self.from_table,
             between=self.between(after=after),
-            text_array=self.text_array(),
             taken=taken,
-            descending=self.descending,
             lock=sql.SQL(lock),
             select=select,
+        )
+
+    def largest(self) -> sql.Composed:
+        """The largest of the keys `k_0 …`, whose rows are there; compared as the table does."""
+        return sql.SQL("SELECT {} FROM {}, {} WHERE {} ORDER BY {} LIMIT 1").format(
+            self.text_array(),
+            self.from_table,
+            self.unnested(),
+            self.joined(),
+            self.descending,
         )
 
     def take(
@@ -312,9 +323,25 @@ class Keyset:
 
     @_made_once
     def remaining(self, *, after: bool) -> sql.Composed:
-        """How many keys between the bounds are ours: the completion check (no locks)."""
-        return sql.SQL("SELECT count(*) FROM {} WHERE {} AND ({})").format(
-            self.from_table, self.between(after=after), self.condition
+        """The completion check of the next `%(rows)s` keys between the bounds (no locks).
+
+        Returns how many of them are ours, how many they are, and the last of them, as one text[]
+        (NULL: none).
+        """
+        return sql.SQL(
+            "SELECT count(*) FILTER (WHERE _ours), count(*),"
+            " CASE WHEN count(*) > 0 THEN ARRAY[{last}] END"
+            " FROM (SELECT {key}, ({matches}) IS TRUE AS _ours FROM {table} WHERE {between}"
+            " ORDER BY {key} LIMIT %(rows)s) AS _s"
+        ).format(
+            last=sql.SQL(", ").join(
+                sql.SQL("(array_agg({}))[count(*)]::text").format(identifier(column))
+                for column in self.columns
+            ),
+            key=self.key,
+            matches=self.condition,
+            table=self.from_table,
+            between=self.between(after=after),
         )
 
     def examples(self, *, after: bool) -> sql.Composed:

@@ -203,16 +203,17 @@ def get_page(
             "scan_rows": scan_rows,
         },
     ).fetchall()
-    kept, paged, place, *last = lines[0][0]
-    assert all(line[0] is None for line in lines[1:])
+    head, *lines = lines
+    kept, paged, place, *last = head[0]
+    assert all(line[0] is None for line in lines)
     width = len(keyset.columns)
     if columns is None:
-        ((_, count, *arrays),) = lines
+        assert not lines
+        _, count, *arrays = head
         taken = [] if arrays[0] is None else list(zip(*arrays, strict=True))
         assert count == len(taken)
         values = []
     else:
-        lines = [line for line in lines if line[1] is not None]
         taken = [tuple(line[1 : 1 + width]) for line in lines]
         values = [line[1 + width :] for line in lines]
     return Paged(
@@ -306,8 +307,12 @@ def test_given_keys_are_found_again_as_far_as_they_match(
             bounds = {**bound("after", after), **bound("upto", upto)}
             left = typed.execute(keyset.left(after=after is not None), {**bounds, **arrays})
             assert set(left) == within - some
-            counted = typed.execute(keyset.remaining(after=after is not None), bounds).fetchone()
-            assert counted == (len(within),)
+            keys = everything[first : everything.index(upto) + 1][: walk.scan_rows]
+            counted = typed.execute(
+                keyset.remaining(after=after is not None), {**bounds, "rows": walk.scan_rows}
+            ).fetchone()
+            last = list(keys[-1]) if keys else None
+            assert counted == (len(within & set(keys)), len(keys), last)
             shown = typed.execute(keyset.examples(after=after is not None), bounds).fetchall()
             assert [tuple(line[0]) for line in shown] == [k for k in ours if k in within][:3]
 
