@@ -16,12 +16,19 @@
 | run.retried | a failed run was taken up again | |
 | run.handed_over | a process's own run is the workers' now | |
 | run.changed_accepted | a changed declaration was accepted | fingerprint |
+| run.tuned | somebody changed its options while it lived | changes |
+| run.slowed | signals take its speed down, or let it up again to the full | speed, reasons |
 | rows.quarantined | rows cannot be processed | slice, rows, sqlstates |
 | rows.released | quarantined rows are taken again | rows |
 | rows.accepted | quarantined rows stay as they are | rows |
 | slice.freed | its lease had run out | slice, holder, epoch |
 | slice.rewalked | more remains of it than it left on purpose | slice, passes, remaining, left |
 | backend.terminated | a lost holder's transaction was ended | pid |
+| signal.off | this role cannot read a signal that nobody asked for | signal, reason |
+| stop.all | the red button: every live run is paused, and every new one | reason, runs |
+| start.all | the red button was released | runs |
+| schedule.added, schedule.removed | somebody changed the schedules | schedule, job |
+| schedule.ticked | a tick was due | schedule, tick, outcome, reason |
 
 All of these are rows of the ledger and lines of the log. The rest are lines of the log alone:
 
@@ -29,6 +36,8 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 |---|---|---|
 | batch.committed | one transaction | run, slice, epoch, phase, seconds, rows_per_second, counts |
 | batch.failed | one transaction was rolled back | run, slice, epoch, error, attempt |
+| batch.resized | the next batches have another size | run, slice, rows, was, reason |
+| batch.yielded | another session waited for a lock of ours: it went first | run, slice, seconds |
 | slice.placed | the frontier moved | run, slice, upto |
 | slice.taken | a slice was leased | run, slice, epoch, slot |
 | slice.returned | the holder gave it back | run, slice, why |
@@ -38,6 +47,7 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | checkpoint.unavailable | Redis does not answer | error |
 | checkpoint.rebuilt | Redis had lost a run's progress | run |
 | message.unsent | the broker did not take a slot's message | run, slot, error |
+| sample.failed | signals could not be sampled; the next round tries again | database, error |
 | reconcile.failed | a round could not be finished; the next one tries again | database, error |
 | database.unreachable | a connection was lost, or not to be had | error |
 
@@ -68,6 +78,14 @@ class Event(StrEnum):
     RUN_RETRIED = "run.retried"
     RUN_HANDED_OVER = "run.handed_over"
     RUN_CHANGED_ACCEPTED = "run.changed_accepted"
+    RUN_TUNED = "run.tuned"
+    RUN_SLOWED = "run.slowed"
+    SIGNAL_OFF = "signal.off"
+    STOP_ALL = "stop.all"
+    START_ALL = "start.all"
+    SCHEDULE_ADDED = "schedule.added"
+    SCHEDULE_REMOVED = "schedule.removed"
+    SCHEDULE_TICKED = "schedule.ticked"
     SLICE_PLACED = "slice.placed"
     SLICE_TAKEN = "slice.taken"
     SLICE_RETURNED = "slice.returned"
@@ -78,6 +96,8 @@ class Event(StrEnum):
     SLICE_REWALKED = "slice.rewalked"
     BATCH_COMMITTED = "batch.committed"
     BATCH_FAILED = "batch.failed"
+    BATCH_RESIZED = "batch.resized"
+    BATCH_YIELDED = "batch.yielded"
     ROWS_QUARANTINED = "rows.quarantined"
     ROWS_RELEASED = "rows.released"
     ROWS_ACCEPTED = "rows.accepted"
@@ -88,6 +108,7 @@ class Event(StrEnum):
     CHECKPOINT_REBUILT = "checkpoint.rebuilt"
     DATABASE_UNREACHABLE = "database.unreachable"
     RECONCILE_FAILED = "reconcile.failed"
+    SAMPLE_FAILED = "sample.failed"
     MESSAGE_UNSENT = "message.unsent"
 
 
@@ -98,4 +119,6 @@ LEVELS: Mapping[Event, int] = {
     Event.SLICE_FREED: logging.WARNING,
     Event.BACKEND_TERMINATED: logging.WARNING,
     Event.ROWS_QUARANTINED: logging.WARNING,
+    Event.SIGNAL_OFF: logging.WARNING,
+    Event.STOP_ALL: logging.WARNING,
 }

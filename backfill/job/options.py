@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from backfill.errors import DeclarationError, ProjectError, UsageError
@@ -19,6 +20,11 @@ from backfill.window import Window
 #: A batch's age plus its lock time-out stays below the server's deadlock_timeout of 1 s (I5), so
 #: that in a deadlock we give up, and never the application.
 MAX_LOCK_TIMEOUT_SECONDS = 0.9
+
+#: A batch that takes this long leaves its lock time-out hardly any room under deadlock_timeout.
+MAX_TARGET_BATCH_SECONDS = 0.5
+#: A row of eight full pages with their full-page images; less would be a row a batch.
+MIN_BATCH_WAL_BYTES = 64 * 1024
 
 #: PostgreSQL's time-outs are whole milliseconds, and 0 switches them off.
 MIN_TIMEOUT_SECONDS = 0.001
@@ -34,12 +40,19 @@ class Options:
     Attributes:
         database: the name of a database in the project's settings.
         batch_rows: rows a batch, 1 to 100,000; `auto`: what a batch's target time allows.
+        target_batch_seconds: with `auto`, how long a batch should take, 0.001 to 0.5: what the rows
+            that it meets have to wait.
+        min_batch_rows, max_batch_rows: the bounds of `auto`, 1 to 100,000.
+        max_batch_wal_bytes: with `auto`, the most WAL that a batch should write, from 64 KiB.
+        duty: the share of its time that a slot spends in batches, 0.01 to 1; it rests in between.
         slice_rows: rows a slice, 1 to 10,000,000.
         concurrency: slices worked on at once, 1 to 64.
         lock: `skip`: rows are locked while they are transformed, and those that others hold are
             passed by and taken later; None: the same.
         rate: rows per second over all workers, such as `5000/s`; None: as fast as it goes.
         window: when the run may work, such as `22:00-06:00 Europe/Berlin`; None: always.
+        start_at: not before this instant, ISO 8601 with an offset; None: at once.
+        until: not after this instant; None: to its end.
         lock_timeout_seconds: the longest wait for a lock, 0.001 to 0.9.
         statement_timeout_seconds: the longest statement; not below `lock_timeout_seconds`.
         quarantine_rows: a run with more rows in quarantine stops at once; ≥ 0.
@@ -51,11 +64,18 @@ class Options:
 
     database: str = "default"
     batch_rows: int | Literal["auto"] = "auto"
+    target_batch_seconds: float = 0.05
+    min_batch_rows: int = 10
+    max_batch_rows: int = 10_000
+    max_batch_wal_bytes: int = 16 * 1024 * 1024
+    duty: float = 1.0
     slice_rows: int = 50_000
     concurrency: int = 2
     lock: Literal["skip"] | None = None
     rate: str | None = None
     window: str | None = None
+    start_at: str | None = None
+    until: str | None = None
     lock_timeout_seconds: float = 0.3
     statement_timeout_seconds: float = 30.0
     quarantine_rows: int = 100
@@ -65,6 +85,23 @@ class Options:
         _check_name("database", self.database)
         if self.batch_rows != "auto":
             _check_int("batch_rows", self.batch_rows, 1, 100_000, also='"auto" or ')
+        _check_number(
+            "target_batch_seconds",
+            self.target_batch_seconds,
+            MIN_TIMEOUT_SECONDS,
+            MAX_TARGET_BATCH_SECONDS,
+            why=", because rows are locked for so long",
+        )
+        _check_int("min_batch_rows", self.min_batch_rows, 1, 100_000)
+        _check_int(
+            "max_batch_rows",
+            self.max_batch_rows,
+            self.min_batch_rows,
+            100_000,
+            why="; the least is min_batch_rows",
+        )
+        _check_int("max_batch_wal_bytes", self.max_batch_wal_bytes, MIN_BATCH_WAL_BYTES, 2**40)
+        _check_number("duty", self.duty, 0.01, 1.0)
         _check_int("slice_rows", self.slice_rows, 1, 10_000_000)
         _check_int("concurrency", self.concurrency, 1, 64)
         if self.lock not in (None, "skip"):
@@ -73,6 +110,10 @@ class Options:
         _check_text(
             "window", self.window, Window.parse, 'text such as "22:00-06:00 Europe/Berlin", or None'
         )
+        start = _check_instant("start_at", self.start_at)
+        until = _check_instant("until", self.until)
+        if start is not None and until is not None and start >= until:
+            raise _wrong("until", self.until, f"later than start_at ({self.start_at})")
         _check_number(
             "lock_timeout_seconds",
             self.lock_timeout_seconds,
@@ -149,11 +190,18 @@ def _text_or_none(text: str) -> str | None:
 _PARSERS: dict[str, Callable[[str], object]] = {
     "database": str,
     "batch_rows": _int_or_text,
+    "target_batch_seconds": _float_or_text,
+    "min_batch_rows": _int_or_text,
+    "max_batch_rows": _int_or_text,
+    "max_batch_wal_bytes": _int_or_text,
+    "duty": _float_or_text,
     "slice_rows": _int_or_text,
     "concurrency": _int_or_text,
     "lock": _text_or_none,
     "rate": _text_or_none,
     "window": _text_or_none,
+    "start_at": _text_or_none,
+    "until": _text_or_none,
     "lock_timeout_seconds": _float_or_text,
     "statement_timeout_seconds": _float_or_text,
     "quarantine_rows": _int_or_text,
@@ -166,10 +214,12 @@ def _check_name(field: str, value: object) -> None:
         raise _wrong(field, value, 'a name in the project\'s settings, such as "main"')
 
 
-def _check_int(field: str, value: object, least: int, most: int, *, also: str = "") -> None:
+def _check_int(
+    field: str, value: object, least: int, most: int, *, also: str = "", why: str = ""
+) -> None:
     # True is an int for Python
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _wrong(field, value, f"{also}a whole number from {least:,} to {most:,}")
+        raise _wrong(field, value, f"{also}a whole number from {least:,} to {most:,}{why}")
 
 
 def _check_number(field: str, value: object, least: float, most: float, *, why: str = "") -> None:
@@ -194,6 +244,18 @@ def _check_text(field: str, value: object, parse: Callable[[str], object], right
             f"Options({field}={value!r}): {error.message}",
             remedy=error.remedy or f"{field} is {right}.",
         ) from None
+
+
+def _check_instant(field: str, value: object) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        instant = None
+    if instant is None or instant.utcoffset() is None:
+        raise _wrong(field, value, 'an instant with its offset, such as "2026-12-01T22:00+01:00"')
+    return instant
 
 
 def _wrong(field: str, value: object, right: str) -> DeclarationError:

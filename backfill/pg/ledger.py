@@ -101,7 +101,10 @@ class ResolvedSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run as the ledger has it; times are aware."""
+    """A run as the ledger has it; times are aware.
+
+    `speed`: the share of its full speed at which signals let it work now.
+    """
 
     id: str
     job: str
@@ -128,6 +131,7 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    speed: float = 1.0
 
     @property
     def run_state(self) -> RunState:
