@@ -21,12 +21,10 @@ from backfill.job.registry import Registry
 from backfill.job.registry import load as load_jobs
 from backfill.pg.connect import Connection, connect
 from backfill.pg.ledger import Ledger, Run, open_ledger
-from backfill.rate import Rate
 from backfill.settings import Settings, find_project, read_environment
 from backfill.settings import load as load_settings
 from backfill.watch.progress import Progress
 from backfill.watch.progress import read as read_progress
-from backfill.window import Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +128,6 @@ class Project:
         Raises:
             BackfillError: a table is gone, the database does not answer, a secret is missing.
         """
-        options = Options.from_json(run.options)
         return make_bench(
             desk.connect,
             desk.ledger,
@@ -138,12 +135,7 @@ class Project:
             declaration,
             settings=self.settings.engine,
             clock=clock,
-            pace=Pace(
-                clock,
-                rate=None if options.rate is None else Rate.parse(options.rate),
-                limiter=limiter,
-                window=None if options.window is None else Window.parse(options.window),
-            ),
+            pace=Pace(clock, Options.from_json(run.options), limiter=limiter),
             observer=observer,
             environ=self.environ,
             stopping=stopping,

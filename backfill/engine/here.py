@@ -110,7 +110,7 @@ class Crew:
         if run.run_state is not RunState.PAUSED:
             return not run.run_state.is_live
         causes = {pause.cause for pause in pauses(bench.conn, bench.ledger, run.id)}
-        if PauseCause.WINDOW in causes and bench.pace.window_verdict() is None:
+        if PauseCause.WINDOW in causes and bench.pace.shut() is None:
             lifecycle.lift(
                 bench.conn, bench.ledger, run.id, [PauseCause.WINDOW], by="the window opened"
             )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from backfill.clock import Clock
+from backfill.hours import Hours, Shut
+from backfill.job import Options
 from backfill.rate import Rate
-from backfill.window import Window
 
 #: Time that an idle bucket remembers, so that a worker's own pauses are made up for.
 BURST_SECONDS = 0.2
@@ -30,13 +30,6 @@ class Go:
 
     rows: int
     wait_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Outside the window until `opens`."""
-
-    opens: datetime
 
 
 class Limiter(Protocol):
@@ -70,33 +63,30 @@ class Pace:
     """The pace of one run, in one process.
 
     Args:
-        limiter: needed with a rate.
+        options: the run's: its rate, its window, when it starts and until when it may work.
+        limiter: of its rate; by default one of its own.
     """
 
     def __init__(
-        self,
-        clock: Clock,
-        *,
-        rate: Rate | None = None,
-        limiter: Limiter | None = None,
-        window: Window | None = None,
+        self, clock: Clock, options: Options | None = None, *, limiter: Limiter | None = None
     ) -> None:
         self._clock = clock
-        self._window = window
+        options = options or Options()
+        self._hours = Hours.parse(
+            window=options.window, start_at=options.start_at, until=options.until
+        )
+        rate = None if options.rate is None else Rate.parse(options.rate)
         self._per_second = rate.rows_per_second * SHARE_OF_RATE if rate is not None else None
         self._limiter = limiter or LocalLimiter(clock)
 
-    def window_verdict(self) -> Closed | None:
-        """When the window opens, if it is closed now."""
-        now = self._clock.now()
-        if self._window is None or self._window.is_open(now):
-            return None
-        return Closed(self._window.next_open(now))
+    def shut(self) -> Shut | None:
+        """Why the run may not work at this time of day; None: it may."""
+        return self._hours.shut(self._clock.now())
 
-    def before_batch(self, rows: int) -> Go | Closed:
+    def before_batch(self, rows: int) -> Go | Shut:
         """May a batch of `rows` rows begin?"""
-        if (closed := self.window_verdict()) is not None:
-            return closed
+        if (shut := self.shut()) is not None:
+            return shut
         if self._per_second is None:
             return Go(rows)
         rows = max(1, min(rows, int(self._per_second * BATCH_SHARE_SECONDS)))

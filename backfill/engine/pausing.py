@@ -6,8 +6,8 @@ import psycopg
 
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
-from backfill.engine.pace import Closed
 from backfill.errors import UnreachableError
+from backfill.hours import Shut
 from backfill.model import PauseCause
 from backfill.pg.failure import FaultKind, classify
 from backfill.pg.ledger import open_quarantine, totals
@@ -39,15 +39,20 @@ def pause_over_budget(bench: Bench) -> bool:
     return True
 
 
-def pause_for_window(bench: Bench, closed: Closed) -> None:
-    """Pause until the window opens."""
+def pause_for_window(bench: Bench, shut: Shut) -> None:
+    """Pause until the run may work again."""
+    ends = (
+        f"by itself at {shut.opens.isoformat(timespec='minutes')}"
+        if shut.opens is not None
+        else f"`backfill tune {bench.run.id} --until …`, or `backfill cancel {bench.run.id}`"
+    )
     lifecycle.pause(
         bench.conn,
         bench.ledger,
         bench.run.id,
         PauseCause.WINDOW,
-        reason=f"outside its window ({bench.options.window})",
-        ends=f"by itself at {closed.opens.isoformat(timespec='minutes')}",
+        reason=shut.reason,
+        ends=ends,
         by=bench.holder,
     )
 

@@ -28,7 +28,6 @@ from backfill.engine.faults import (
     StopError,
 )
 from backfill.engine.frontier import place_next
-from backfill.engine.pace import Closed
 from backfill.engine.pausing import (
     pause_for_error,
     pause_for_window,
@@ -39,6 +38,7 @@ from backfill.engine.report import Ended, Report
 from backfill.engine.stuck import fail_if_stuck
 from backfill.engine.verify import verify
 from backfill.events import Event
+from backfill.hours import Shut
 from backfill.model import BatchInfo, RunState, SlicePhase
 from backfill.pg import slices
 from backfill.pg.ledger import get_run, open_quarantine, totals
@@ -159,10 +159,10 @@ def _call_after_run(bench: Bench) -> bool:
 
 
 def _window_is_open(bench: Bench) -> bool:
-    verdict = bench.pace.window_verdict()
-    if verdict is None:
+    shut = bench.pace.shut()
+    if shut is None:
         return True
-    pause_for_window(bench, verdict)
+    pause_for_window(bench, shut)
     return False
 
 
@@ -272,7 +272,7 @@ def _next_batch(bench: Bench, held: Slice, is_over: Callable[[], bool]) -> batch
     )
     while True:
         pace = bench.pace.before_batch(bench.halving.limit(bench.sizer.rows))
-        if isinstance(pace, Closed):
+        if isinstance(pace, Shut):
             pause_for_window(bench, pace)
             return None
         if not _sleep_holding(bench, held, pace.wait_seconds, is_over):

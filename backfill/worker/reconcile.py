@@ -28,13 +28,13 @@ from backfill.checkpoint import Checkpoint
 from backfill.engine import lifecycle
 from backfill.errors import BackfillError
 from backfill.events import Event
+from backfill.hours import Hours
 from backfill.job import Options
 from backfill.model import PauseCause, RunState
 from backfill.pg import slices
 from backfill.pg.connect import Connection, application_name
 from backfill.pg.ledger import Ledger, Run, add_event, live_runs, pauses
 from backfill.project import Desk, Project
-from backfill.window import Window
 from backfill.worker.send import send_slot, slots_of
 
 log = structlog.get_logger("backfill")
@@ -231,11 +231,12 @@ class Reconciler:
 
     def _open_window(self, desk: Desk, run: Run) -> None:
         causes = {pause.cause for pause in pauses(desk.conn, desk.ledger, run.id)}
-        window = Options.from_json(run.options).window
         if PauseCause.WINDOW not in causes:
             return
+        options = Options.from_json(run.options)
+        hours = Hours.parse(window=options.window, start_at=options.start_at, until=options.until)
         row = desk.conn.execute("SELECT clock_timestamp()").fetchone()
-        if window is None or (row is not None and Window.parse(window).is_open(row[0])):
+        if row is not None and hours.shut(row[0]) is None:
             lifecycle.lift(
                 desk.conn, desk.ledger, run.id, [PauseCause.WINDOW], by="the window opened"
             )

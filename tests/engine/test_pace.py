@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backfill.engine.pace import BATCH_SHARE_SECONDS, Closed, Go, LocalLimiter, Pace
+from backfill.engine.pace import BATCH_SHARE_SECONDS, Go, LocalLimiter, Pace
+from backfill.hours import Shut
+from backfill.job import Options
 from backfill.rate import Rate
-from backfill.window import Window
 from tests.engine.factory import FakeClock
 from tests.profiles import share_of_examples
 
@@ -88,7 +89,7 @@ def test_no_ten_seconds_see_more_than_the_rate(
     batch_seconds: list[float],
 ) -> None:
     clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, rate=Rate(rate), limiter=LocalLimiter(clock))
+    pace = Pace(clock, Options(rate=str(Rate(rate))), limiter=LocalLimiter(clock))
     granted = grants(
         pace,
         clock,
@@ -105,7 +106,7 @@ def test_no_ten_seconds_see_more_than_the_rate(
 @given(rate=RATES, workers=st.integers(1, 6))
 def test_workers_that_always_ask_get_nearly_all_of_the_rate(rate: float, workers: int) -> None:
     clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, rate=Rate(rate), limiter=LocalLimiter(clock))
+    pace = Pace(clock, Options(rate=str(Rate(rate))), limiter=LocalLimiter(clock))
     seconds = max(60.0, 100 / rate)
     granted = grants(pace, clock, workers=workers, seconds=seconds)
     began = sum(rows for at, rows in granted if at <= seconds)
@@ -115,7 +116,7 @@ def test_workers_that_always_ask_get_nearly_all_of_the_rate(rate: float, workers
 
 def test_an_idle_worker_does_not_save_up_for_later() -> None:
     clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, rate=Rate(1000.0))
+    pace = Pace(clock, Options(rate=str(Rate(1000.0))))
     clock.seconds = 3600.0
     at_once = 0
     while isinstance(go := pace.before_batch(50), Go) and go.wait_seconds == 0:
@@ -125,7 +126,7 @@ def test_an_idle_worker_does_not_save_up_for_later() -> None:
 
 def test_rows_that_were_not_used_are_given_back() -> None:
     clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, rate=Rate(100.0))
+    pace = Pace(clock, Options(rate=str(Rate(100.0))))
     for _ in range(200):
         go = pace.before_batch(20)
         assert isinstance(go, Go)
@@ -139,7 +140,7 @@ def test_rows_that_were_not_used_are_given_back() -> None:
 def test_a_batch_is_a_small_part_of_a_seconds_rate_and_never_nothing(
     rate: float, rows: int
 ) -> None:
-    go = Pace(FakeClock(MONDAY_NOON), rate=Rate(rate)).before_batch(rows)
+    go = Pace(FakeClock(MONDAY_NOON), Options(rate=str(Rate(rate)))).before_batch(rows)
     assert isinstance(go, Go)
     assert 1 <= go.rows <= max(1, min(rows, rate * BATCH_SHARE_SECONDS))
 
@@ -158,7 +159,7 @@ def test_slots_that_cannot_share_a_bucket_share_the_rate(slots: int) -> None:
     everybody: list[tuple[float, int]] = []
     for _ in range(slots):
         clock.seconds = 0.0
-        pace = Pace(clock, rate=rate, limiter=LocalLimiter(clock, share=1 / slots))
+        pace = Pace(clock, Options(rate=str(rate)), limiter=LocalLimiter(clock, share=1 / slots))
         everybody += grants(pace, clock, workers=1, seconds=30.0, wanted=[20])
     began = sum(rows for at, rows in everybody if at <= 30.0)
     assert 0.95 * 30_000 - 20 * slots <= began <= 30_000
@@ -167,21 +168,22 @@ def test_slots_that_cannot_share_a_bucket_share_the_rate(slots: int) -> None:
 
 def test_outside_the_window_a_batch_is_told_when_it_opens() -> None:
     clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, rate=Rate(100.0), window=Window.parse("22:00-06:00 UTC"))
+    pace = Pace(clock, Options(rate="100/s", window="22:00-06:00 UTC"))
     opens = MONDAY_NOON.replace(hour=22)
-    assert pace.window_verdict() == pace.before_batch(10) == Closed(opens)
+    outside = "outside its window (22:00-06:00 UTC)"
+    assert pace.shut() == pace.before_batch(10) == Shut(opens, outside)
     clock.sleep((opens - MONDAY_NOON).total_seconds() - 1)
-    assert pace.before_batch(10) == Closed(opens)
+    assert pace.before_batch(10) == Shut(opens, outside)
     clock.sleep(1)
-    assert pace.window_verdict() is None
+    assert pace.shut() is None
     assert isinstance(pace.before_batch(10), Go)
     clock.sleep(8 * 3600)
-    assert pace.before_batch(10) == Closed(opens + timedelta(days=1))
+    assert pace.before_batch(10) == Shut(opens + timedelta(days=1), outside)
 
 
 def test_a_closed_window_uses_nothing_of_the_rate() -> None:
     clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, rate=Rate(1.0), window=Window.parse("22:00-06:00 UTC"))
+    pace = Pace(clock, Options(rate="1/s", window="22:00-06:00 UTC"))
     for _ in range(100):
         pace.before_batch(10)
     clock.sleep(10 * 3600)

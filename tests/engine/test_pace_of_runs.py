@@ -10,8 +10,6 @@ from backfill.clock import Clock
 from backfill.engine.pace import LocalLimiter, Pace
 from backfill.job import Job, Options
 from backfill.model import PauseCause
-from backfill.rate import Rate
-from backfill.window import Window
 from tests.engine.factory import AtVisit, FakeClock, Worksite, until
 from tests.engine.jobs import Increment, IncrementInPython
 
@@ -20,7 +18,7 @@ BY_TEN = Options(batch_rows=10, slice_rows=30, window=NIGHT)
 
 
 def _pace(clock: Clock) -> Pace:
-    return Pace(clock, window=Window.parse(NIGHT))
+    return Pace(clock, Options(window=NIGHT))
 
 
 def test_outside_its_window_a_run_pauses_before_its_first_slice_and_says_until_when(
@@ -86,7 +84,7 @@ def test_a_run_keeps_to_its_rate(site: Worksite, job: type[Job], per_second: int
     rows = per_second * 10
     site.numbers(rows)
     clock = FakeClock(datetime(2026, 7, 1, 12, 0, tzinfo=UTC))
-    pace = Pace(clock, rate=Rate.parse(f"{per_second}/s"), limiter=LocalLimiter(clock))
+    pace = Pace(clock, Options(rate=f"{per_second}/s"), limiter=LocalLimiter(clock))
     done = site.run(job, clock=clock, pace=pace, options=Options(rate=f"{per_second}/s"))
     assert done.state == "succeeded"
     assert done.counts.written == rows
@@ -99,7 +97,7 @@ def test_a_lease_is_renewed_while_the_run_waits_for_its_rate(site: Worksite) -> 
     """I3: a slow rate is no lost worker: the slice stays with its first holder."""
     site.numbers(40)
     clock = FakeClock(datetime(2026, 7, 1, 12, 0, tzinfo=UTC))
-    pace = Pace(clock, rate=Rate.parse("1/s"), limiter=LocalLimiter(clock))
+    pace = Pace(clock, Options(rate="1/s"), limiter=LocalLimiter(clock))
     renewed: list[bool] = []
 
     def shorten(point: str) -> None:
