@@ -39,6 +39,7 @@ from backfill.settings_file import (
     read_settings,
     suggestion,
 )
+from backfill.signals import DEFAULTS, SignalSpec
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -82,6 +83,9 @@ class EngineSettings:
             the run fails and names the holder of the locks.
         begin_wait_seconds: how long a new run waits for the transactions that were writing to
             the source when its horizon was read.
+        sample_seconds: between two samples of the signals.
+        signals_stale_seconds: a run whose newest sample is older than this stops: nobody measures.
+            More than twice `sample_seconds`.
     """
 
     lease_seconds: float = 10.0
@@ -89,6 +93,8 @@ class EngineSettings:
     task_seconds: float = 5.0
     sweep_seconds: float = 600.0
     begin_wait_seconds: float = 60.0
+    sample_seconds: float = 1.0
+    signals_stale_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,8 @@ class DatabaseSettings:
         name: as in `Options.database`.
         url_env: the environment variable of its URL.
         confirm: writing commands name host and database, and ask.
+        max_slots: how many slices of all its runs may be held at once; None: no limit but theirs.
+        signals: what its runs obey, by name: the defaults, and what the file says.
         raw_url: what the variable holds, None where it is missing; use `url`.
         named_in: where `url_env` comes from, for messages.
     """
@@ -106,6 +114,8 @@ class DatabaseSettings:
     name: str
     url_env: str = DEFAULT_DATABASE_URL_ENV
     confirm: bool = False
+    max_slots: int | None = None
+    signals: Mapping[str, SignalSpec] = field(default_factory=lambda: dict(DEFAULTS))
     raw_url: str | None = field(default=None, repr=False)
     named_in: str = _BY_DEFAULT
 
@@ -343,6 +353,10 @@ def _engine(table: SettingsTable) -> EngineSettings:
         task_seconds=table.seconds("task_seconds", shipped.task_seconds, at_least=1),
         sweep_seconds=table.seconds("sweep_seconds", shipped.sweep_seconds, at_least=0),
         begin_wait_seconds=table.seconds("begin_wait_seconds", shipped.begin_wait_seconds, 0),
+        sample_seconds=table.seconds("sample_seconds", shipped.sample_seconds, at_least=0.1),
+        signals_stale_seconds=table.seconds(
+            "signals_stale_seconds", shipped.signals_stale_seconds, at_least=0.3
+        ),
     )
     if engine.lease_seconds + engine.reconcile_seconds >= TAKEOVER_SECONDS:
         raise ProjectError(
@@ -351,6 +365,13 @@ def _engine(table: SettingsTable) -> EngineSettings:
             f" below {TAKEOVER_SECONDS:g}",
             remedy="A slice of a killed worker goes on when its lease has run out and a worker has"
             f" looked; that is promised within {TAKEOVER_SECONDS:g} s.",
+        )
+    if engine.signals_stale_seconds <= 2 * engine.sample_seconds:
+        raise ProjectError(
+            f"{table.place('signals_stale_seconds')}: signals_stale_seconds is"
+            f" {engine.signals_stale_seconds:g}, it must be more than twice sample_seconds"
+            f" ({engine.sample_seconds:g})",
+            remedy="One sample that comes late would stop every run.",
         )
     return engine
 
