@@ -4,7 +4,7 @@
 |---|---|---|
 | transient | lost connection, deadlock, serialization, lock time-out, restart | again, later |
 | timeout | our own statement_timeout | again, with a smaller batch |
-| row | a row's data (classes 21, 22, 23, 44, and RAISE of a trigger) | halved, then quarantine |
+| row | a row's data (classes 21, 22, 23, 44, and what its trigger raises) | halved, then quarantine |
 | stop | all else: permissions, missing columns, resources, read-only, a cancel | the run pauses |
 
 Only an error of the write can be a row's: the same SQLSTATE while paging is the scope's fault.
@@ -36,7 +36,9 @@ _ROW_CLASSES = {
     "44",  # with_check_option_violation
 }
 _QUOTING_CLASSES = {"22", "23"}
-_RAISE_EXCEPTION = "P0001"
+#: What PL/pgSQL raises in a row's trigger: RAISE, SELECT INTO STRICT without a row or with several,
+#: ASSERT (Appendix A, class P0; P0000 is an error of PL/pgSQL itself).
+_PLPGSQL = {"P0001", "P0002", "P0003", "P0004"}
 _QUERY_CANCELED = "57014"
 
 
@@ -103,6 +105,6 @@ def _kind(error: psycopg.Error, state: str | None, *, writing: bool, timed_out: 
         return FaultKind.TRANSIENT
     if state == _QUERY_CANCELED:
         return FaultKind.TIMEOUT if timed_out else FaultKind.STOP
-    if writing and (state[:2] in _ROW_CLASSES or state == _RAISE_EXCEPTION):
+    if writing and (state[:2] in _ROW_CLASSES or state in _PLPGSQL):
         return FaultKind.ROW
     return FaultKind.STOP

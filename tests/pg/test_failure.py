@@ -35,6 +35,9 @@ CREATE FUNCTION grumble() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.must = 'grumble' THEN RAISE EXCEPTION 'no, not %', NEW.name; END IF;
     IF NEW.must = 'coded' THEN RAISE EXCEPTION 'no' USING ERRCODE = 'check_violation'; END IF;
+    IF NEW.must = 'alone' THEN SELECT id INTO STRICT NEW.age FROM t WHERE id = 99; END IF;
+    IF NEW.must = 'crowd' THEN SELECT id INTO STRICT NEW.age FROM t; END IF;
+    IF NEW.must = 'doubt' THEN ASSERT NEW.id > 100, 'so small'; END IF;
     IF NEW.must = 'own' THEN RAISE EXCEPTION 'no' USING ERRCODE = 'XY001'; END IF;
     RETURN NEW;
 END $$;
@@ -89,6 +92,9 @@ ROW_ERRORS: list[tuple[LiteralString, str]] = [
     ("SET CONSTRAINTS ALL IMMEDIATE; UPDATE t SET late = 1", "23505"),
     ("INSERT INTO adults (id, age) VALUES (9, 17)", "44000"),
     ("UPDATE t SET must = 'grumble' WHERE id = 1", "P0001"),
+    ("UPDATE t SET must = 'alone' WHERE id = 1", "P0002"),
+    ("UPDATE t SET must = 'crowd' WHERE id = 1", "P0003"),
+    ("UPDATE t SET must = 'doubt' WHERE id = 1", "P0004"),
     ("UPDATE t SET must = 'coded' WHERE id = 1", "23514"),
 ]
 
