@@ -4,7 +4,7 @@
 |---|---|---|
 | transient | lost connection, deadlock, serialization, lock time-out, restart | again, later |
 | timeout | our own statement_timeout | again, with a smaller batch |
-| row | a row's data (classes 21, 22, 23, 44, and what its trigger raises) | halved, then quarantine |
+| row | a row's data (classes 21, 22, 23, 44; a trigger's RAISE) | halved, then quarantine |
 | stop | all else: permissions, missing columns, resources, read-only, a cancel | the run pauses |
 
 Only an error of the write can be a row's: the same SQLSTATE while paging is the scope's fault.
