@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import psycopg
 
@@ -38,6 +39,83 @@ def new_run_id(job: str) -> str:
     return f"{job}-{''.join(secrets.choice(_ALPHABET) for _ in range(_SUFFIX_LENGTH))}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that may be written: the job is checked against the database, its id is chosen."""
+
+    id: str
+    declaration: Declaration
+    params: Mapping[str, object]
+    options: Options
+    found: Preflight
+
+
+def prepare(
+    conn: Connection,
+    declaration: Declaration,
+    *,
+    params: Mapping[str, object],
+    options: Options | None,
+    environ: Mapping[str, str] = os.environ,
+) -> Prepared:
+    """Check the job against the database; nothing is written. No transaction may be open.
+
+    Raises:
+        BackfillError: the preflight refuses, or a parameter is wrong.
+    """
+    values = declaration.complete_params(params)
+    job = bind(declaration.job_class, params, environ=environ)
+    found = preflight(conn, declaration, arguments=declaration.sql_arguments(job))
+    return Prepared(
+        id=new_run_id(declaration.name),
+        declaration=declaration,
+        params=declaration.params_to_json(values),
+        options=options or declaration.options,
+        found=found,
+    )
+
+
+def write_run(
+    conn: Connection, ledger: Ledger, prepared: Prepared, *, executor: str, by: str
+) -> None:
+    """Write a queued run, what it claims, and the event. A transaction must be open.
+
+    Raises:
+        RefusedError: another live run writes the same columns.
+
+    Raises psycopg's UniqueViolation of `run_one_live_per_job` when the job has a live run.
+    """
+    declaration, found = prepared.declaration, prepared.found
+    insert_run(
+        conn,
+        ledger,
+        {
+            "id": prepared.id,
+            "job": declaration.name,
+            "job_version": declaration.version,
+            "fingerprint": declaration.fingerprint(),
+            "declaration": declaration.describe(),
+            "params": prepared.params,
+            "options": prepared.options.to_json(),
+            "executor": executor,
+            "requested_by": by,
+            "source": found.source.to_json(),
+        },
+    )
+    claim_writes(conn, ledger, prepared.id, found.relation, found.columns)
+    add_event(
+        conn,
+        ledger,
+        Event.RUN_ENQUEUED,
+        run=prepared.id,
+        caused_by=by,
+        job=declaration.name,
+        database=prepared.options.database,
+        table=found.source.table,
+        params=prepared.params,
+    )
+
+
 def create_run(
     conn: Connection,
     ledger: Ledger,
@@ -54,44 +132,13 @@ def create_run(
     Raises:
         BackfillError: the preflight refuses, a parameter is wrong, another live run is in the way.
     """
-    values = declaration.complete_params(params)
-    job = bind(declaration.job_class, params, environ=environ)
-    found = preflight(conn, declaration, arguments=declaration.sql_arguments(job))
-    run_id = new_run_id(declaration.name)
-    chosen = options or declaration.options
+    prepared = prepare(conn, declaration, params=params, options=options, environ=environ)
     try:
         with transaction(conn):
-            insert_run(
-                conn,
-                ledger,
-                {
-                    "id": run_id,
-                    "job": declaration.name,
-                    "job_version": declaration.version,
-                    "fingerprint": declaration.fingerprint(),
-                    "declaration": declaration.describe(),
-                    "params": declaration.params_to_json(values),
-                    "options": chosen.to_json(),
-                    "executor": executor,
-                    "requested_by": by,
-                    "source": found.source.to_json(),
-                },
-            )
-            claim_writes(conn, ledger, run_id, found.relation, found.columns)
-            add_event(
-                conn,
-                ledger,
-                Event.RUN_ENQUEUED,
-                run=run_id,
-                caused_by=by,
-                job=declaration.name,
-                database=chosen.database,
-                table=found.source.table,
-                params=declaration.params_to_json(values),
-            )
+            write_run(conn, ledger, prepared, executor=executor, by=by)
     except psycopg.errors.UniqueViolation as error:
         raise _live_run(conn, ledger, declaration) from error
-    return get_run(conn, ledger, run_id), found
+    return get_run(conn, ledger, prepared.id), prepared.found
 
 
 def _live_run(conn: Connection, ledger: Ledger, declaration: Declaration) -> RefusedError:
