@@ -12,6 +12,11 @@ a table `[tool.backfill]`. All keys, with their defaults:
     [databases.main]                   # without any: one named default, from BACKFILL_DATABASE_URL
     url_env = "DATABASE_URL"           # the environment variable that holds its URL
     confirm = false                    # writing commands name host and database, and ask
+    max_slots = 8                      # slices of all its runs that may be held at once (no limit)
+    replica_url_envs = []              # variables with the URLs of replicas whose lag is measured
+    prometheus_url_env = "…"           # the variable with the URL of a Prometheus (none)
+    ignored_standbys = []              # application names of standbys that are late on purpose
+    [databases.main.signals]           # see settings_signals.py
     [redis]
     url_env = "BACKFILL_REDIS_URL"
     [engine]                           # see EngineSettings
@@ -39,7 +44,9 @@ from backfill.settings_file import (
     read_settings,
     suggestion,
 )
+from backfill.settings_signals import read_signals
 from backfill.signals import DEFAULTS, SignalSpec
+from backfill.url import UrlVariable
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -50,18 +57,15 @@ DEFAULT_REDIS_URL_ENV: Final = "BACKFILL_REDIS_URL"
 #: A killed worker's slice goes on within this time, with any settings that are accepted.
 TAKEOVER_SECONDS: Final = 15.0
 
-_BY_DEFAULT: Final = "the default"
-_POSTGRES_SCHEME = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
-_REDIS_SCHEME = re.compile(r"(redis|rediss|unix)://", re.IGNORECASE)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-# a name, an IPv6 address in brackets, or a socket's folder with %2F for its slashes; and a port
-_HOST = re.compile(r"([\w.%~-]*|\[[0-9A-Fa-f:.%]+\])(:[0-9]*)?")
-_PATH = re.compile(r"[\w./%~+:-]*")
+#: More than any server has connections for.
+_MOST_SLOTS: Final = 10_000
 
+_BY_DEFAULT: Final = "the default"
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_STANDBY = re.compile(r"\S(.*\S)?")
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
@@ -107,6 +111,9 @@ class DatabaseSettings:
         confirm: writing commands name host and database, and ask.
         max_slots: how many slices of all its runs may be held at once; None: no limit but theirs.
         signals: what its runs obey, by name: the defaults, and what the file says.
+        replicas: whose lag is measured on themselves.
+        prometheus: the server that its signals of kind `prometheus` ask; None where none does.
+        ignored_standbys: application names of standbys that are late on purpose.
         raw_url: what the variable holds, None where it is missing; use `url`.
         named_in: where `url_env` comes from, for messages.
     """
@@ -116,6 +123,9 @@ class DatabaseSettings:
     confirm: bool = False
     max_slots: int | None = None
     signals: Mapping[str, SignalSpec] = field(default_factory=lambda: dict(DEFAULTS))
+    replicas: tuple[UrlVariable, ...] = ()
+    prometheus: UrlVariable | None = None
+    ignored_standbys: tuple[str, ...] = ()
     raw_url: str | None = field(default=None, repr=False)
     named_in: str = _BY_DEFAULT
 
@@ -126,12 +136,7 @@ class DatabaseSettings:
         Raises:
             ProjectError: the variable is missing or holds no URL of PostgreSQL.
         """
-        if not self.raw_url:
-            raise _missing(self.url_env, self.named_in, "postgresql://user@host:5432/database")
-        scheme = _POSTGRES_SCHEME.match(self.raw_url)
-        if scheme is None:
-            raise _no_url(self.url_env, self.named_in, "postgresql://")
-        return f"postgresql://{self.raw_url[scheme.end() :]}"
+        return UrlVariable(name=self.url_env, named_in=self.named_in, raw=self.raw_url).postgres()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,11 +201,7 @@ class Settings:
         Raises:
             ProjectError: the variable holds no URL of Redis.
         """
-        if not self.raw_redis_url:
-            return None
-        if _REDIS_SCHEME.match(self.raw_redis_url) is None:
-            raise _no_url(self.redis_url_env, self.redis_named_in, "redis://, rediss:// or unix://")
-        return self.raw_redis_url
+        return self.require_redis_url() if self.raw_redis_url else None
 
     def require_redis_url(self) -> str:
         """The Redis URL, for who cannot do without.
@@ -208,29 +209,9 @@ class Settings:
         Raises:
             ProjectError: the variable is missing or holds no URL of Redis.
         """
-        url = self.redis_url
-        if url is None:
-            raise _missing(self.redis_url_env, self.redis_named_in, "redis://host:6379/0")
-        return url
-
-
-def safe_url(url: str) -> str:
-    """The URL as it may be shown: scheme, host, port, database; no user, password or parameter.
-
-    Where it cannot be told for certain which part is the password, nothing after the scheme is
-    shown.
-    """
-    scheme, found, rest = url.partition("://")
-    if not found or _SCHEME.fullmatch(scheme) is None:
-        return "…"
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    path = re.split(r"[?#]", rest[len(authority) :], maxsplit=1)[0]
-    hosts = authority.rpartition("@")[2]
-    # an "@" further on: the "/", "?" or "#" before it may be a part of the password
-    clear = "@" not in rest[len(authority) :] and _PATH.fullmatch(path) is not None
-    if clear and all(_HOST.fullmatch(host) for host in hosts.split(",")):
-        return f"{scheme}://{hosts}{path}"
-    return f"{scheme}://…"
+        return UrlVariable(
+            name=self.redis_url_env, named_in=self.redis_named_in, raw=self.raw_redis_url
+        ).redis()
 
 
 # --------------------------------------------------------------------------- finding and reading
@@ -326,7 +307,12 @@ def _databases(
     databases = {}
     for name in tables.values:
         table = tables.table(name, example=', such as [databases.main] with url_env = "…"')
-        table.refuse_unknown(("url_env", "confirm"))
+        table.refuse_unknown(
+            (
+                *("url_env", "confirm", "max_slots", "signals"),
+                *("replica_url_envs", "prometheus_url_env", "ignored_standbys"),
+            )
+        )
         url_env = table.text("url_env", _VARIABLE, VARIABLE_FORM)
         if url_env is None:
             raise ProjectError(
@@ -338,10 +324,37 @@ def _databases(
             name=name,
             url_env=url_env,
             confirm=table.flag("confirm"),
+            max_slots=table.count("max_slots", at_most=_MOST_SLOTS),
+            signals=read_signals(table),
+            replicas=_replicas(table, environment),
+            prometheus=_prometheus(table, environment),
+            ignored_standbys=table.texts(
+                "ignored_standbys", _STANDBY, 'names of standbys, such as ["delayed"]'
+            ),
             raw_url=environment.get(url_env, "").strip() or None,
             named_in=table.place("url_env"),
         )
     return databases
+
+
+def _replicas(table: SettingsTable, environment: Mapping[str, str]) -> tuple[UrlVariable, ...]:
+    key = "replica_url_envs"
+    names = table.texts(key, _VARIABLE, 'names of environment variables, such as ["REPLICA_URL"]')
+    if len(set(names)) < len(names):
+        raise table.wrong(key, "each variable once")
+    return tuple(_variable(name, table.place(key), environment) for name in names)
+
+
+def _prometheus(table: SettingsTable, environment: Mapping[str, str]) -> UrlVariable | None:
+    name = table.text("prometheus_url_env", _VARIABLE, VARIABLE_FORM)
+    if name is None:
+        return None
+    return _variable(name, table.place("prometheus_url_env"), environment)
+
+
+def _variable(name: str, named_in: str, environment: Mapping[str, str]) -> UrlVariable:
+    raw = environment.get(name, "").strip() or None
+    return UrlVariable(name=name, named_in=named_in, raw=raw)
 
 
 def _engine(table: SettingsTable) -> EngineSettings:
@@ -374,17 +387,3 @@ def _engine(table: SettingsTable) -> EngineSettings:
             remedy="One sample that comes late would stop every run.",
         )
     return engine
-
-
-def _missing(variable: str, named_in: str, example: str) -> ProjectError:
-    return ProjectError(
-        f"the environment variable {variable} is not set (named in {named_in})",
-        remedy=f"Set it, or write it into the project's .env: {variable}={example}",
-    )
-
-
-def _no_url(variable: str, named_in: str, starts: str) -> ProjectError:
-    return ProjectError(
-        f"the environment variable {variable} holds no URL that starts with {starts}"
-        f" (named in {named_in})"
-    )

@@ -23,6 +23,8 @@ VARIABLE_FORM: Final = 'the name of an environment variable, such as "DATABASE_U
 C = TypeVar("C", bound=str)
 _SECRETS: Final = {"url", "dsn", "password", "redis_url", "database_url"}
 _MOST_SECONDS: Final = 86_400
+#: Far beyond any byte count, and kept exactly by a float's text.
+_MOST_NUMBER: Final = 1e18
 _KINDS: Final = {
     str: "a string",
     bool: "true or false",
@@ -149,6 +151,35 @@ class SettingsTable:
         if found is None:
             raise self.wrong(key, f"one of {', '.join(allowed)}")
         return found
+
+    def sentence(self, key: str, takes: str) -> str | None:
+        """Any string of that name that is not blank; None where it is missing."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.strip():
+            raise self.wrong(key, takes)
+        return value
+
+    def number(self, key: str) -> float:
+        """The finite number of that name, which must be there."""
+        if key not in self.values:
+            raise ProjectError(f"{self.place(key)} is missing", remedy="It is a number.")
+        value = self.values[key]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(key, "a number")
+        if not -_MOST_NUMBER <= value <= _MOST_NUMBER:  # false for nan, too
+            raise self.wrong(key, f"a number up to {_MOST_NUMBER:g}")
+        return float(value)
+
+    def count(self, key: str, *, at_most: int) -> int | None:
+        """The whole number of that name, at least 1; None where it is missing."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= at_most:
+            raise self.wrong(key, f"a whole number from 1 to {at_most}")
+        return value
 
     def flag(self, key: str) -> bool:
         """The truth value of that name; false where it is missing."""

@@ -20,8 +20,8 @@ from backfill.settings import (
     find_project,
     load,
     read_environment,
-    safe_url,
 )
+from backfill.url import safe_url
 
 Project = Callable[..., Path]
 URL = "postgresql://ann:s3cret@db.example:5432/shop"

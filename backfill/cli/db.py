@@ -43,7 +43,7 @@ def upgrade(session: Session, as_sql: bool, database: str | None, yes: bool) -> 
 def _upgrade(session: Session, database: str, *, yes: bool) -> None:
     from backfill.pg.connect import connect
     from backfill.pg.install import upgrade as install
-    from backfill.settings import safe_url
+    from backfill.url import safe_url
 
     settings = session.project.settings
     url = settings.database(database).url

@@ -105,7 +105,7 @@ class Session:
         Raises:
             RefusedError: there is no terminal to ask on, or the answer is no.
         """
-        from backfill.settings import safe_url
+        from backfill.url import safe_url
 
         settings = self.project.settings.database(database)
         if not settings.confirm or yes:

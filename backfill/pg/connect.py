@@ -23,7 +23,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
 
 from backfill.errors import UnreachableError
-from backfill.settings import safe_url
+from backfill.url import safe_url
 
 Connection = psycopg.Connection[TupleRow]
 

@@ -214,7 +214,14 @@ def test_every_setting_at_the_top_is_documented_with_its_default() -> None:
 def test_the_settings_of_databases_and_redis_are_documented_with_their_defaults() -> None:
     text = sections(REFERENCE / "settings.md")
     databases = {name: default for name, default, _ in table(text["[databases.NAME]"], "setting")}
-    assert databases == {"url_env": "required", "confirm": "false"}
+    assert databases == {
+        "url_env": "required",
+        "confirm": "false",
+        "max_slots": "none",
+        "replica_url_envs": "[]",
+        "prometheus_url_env": "none",
+        "ignored_standbys": "[]",
+    }
     redis = {name: literal(default) for name, default, _ in table(text["[redis]"], "setting")}
     assert redis == {"url_env": Settings().redis_url_env}
 
