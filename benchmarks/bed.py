@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,8 @@ PLAIN = "UPDATE people SET slug = lower(regexp_replace(name, '[^A-Za-z0-9]+', '-
 class Bed:
     """Servers, a project, and a connection."""
 
+    postgres: LocalPostgres
+    redis: LocalRedis
     url: str
     redis_url: str
     folder: Path
@@ -115,9 +117,10 @@ class Bed:
 
 
 @contextmanager
-def bed() -> Iterator[Bed]:
-    """Start the servers with durable settings, as production has them."""
+def bed(more: Mapping[str, str] | None = None) -> Iterator[Bed]:
+    """Start the servers with durable settings, as production has them, and `more` of them."""
     settings = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
+    settings.update(more or {})
     with (
         tempfile.TemporaryDirectory(prefix="backfill-bench-") as name,
         LocalPostgres(settings=settings) as postgres,
@@ -135,7 +138,15 @@ def bed() -> Iterator[Bed]:
         with connect(url) as conn:
             install.upgrade(conn)
             project = Project(load(folder, environ), environ)
-            yield Bed(url=url, redis_url=redis.url(), folder=folder, project=project, conn=conn)
+            yield Bed(
+                postgres=postgres,
+                redis=redis,
+                url=url,
+                redis_url=redis.url(),
+                folder=folder,
+                project=project,
+                conn=conn,
+            )
 
 
 @contextmanager
