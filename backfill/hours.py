@@ -5,11 +5,16 @@ The three are asked together, because a run that waits says one thing: until whe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from backfill.window import Window
+
+#: An end that is farther away than this is told as "never": nobody plans by it, and it is looked up
+#: day by day.
+FARTHEST = timedelta(days=3653)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,44 @@ class Hours:
             opens = self.window.next_open(at)
             return self._shut_until(opens, f"outside its window ({self.window})")
         return None
+
+    def finish(self, at: datetime, working_seconds: float) -> datetime | None:
+        """When so much work will be over that begins or goes on at `at`; in UTC.
+
+        Args:
+            working_seconds: ≥ 0, of which only hours count in which the run may work.
+
+        Returns:
+            None: never, because `until` comes first, or not within ten years.
+        """
+        if working_seconds > FARTHEST.total_seconds():
+            return None
+        left = timedelta(seconds=working_seconds)
+        for opens, closes in self._openings(at, at + FARTHEST):
+            if left <= closes - opens:
+                return opens + left
+            left -= closes - opens
+        return None
+
+    def working_seconds(self, begin: datetime, end: datetime) -> float:
+        """How many of the seconds from `begin` to `end` the run was allowed to work in."""
+        openings = self._openings(begin, end)
+        return sum((closes - opens).total_seconds() for opens, closes in openings)
+
+    def _openings(self, begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """The stretches of [begin, end) in which the run may work, ascending, in UTC."""
+        # in UTC first: aware values of one and the same zone compare by their wall time
+        first = max(at.astimezone(UTC) for at in (begin, self.start_at or begin))
+        last = min(at.astimezone(UTC) for at in (end, self.until or end))
+        if first >= last:
+            return
+        if self.window is None:
+            yield first, last
+            return
+        for opens, closes in self.window.openings(first):
+            if opens >= last:
+                return
+            yield max(opens, first), min(closes, last)
 
     def _shut_until(self, opens: datetime, reason: str) -> Shut:
         if self.until is not None and opens >= self.until:
