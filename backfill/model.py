@@ -100,6 +100,26 @@ class PauseCause(StrEnum):
     STOP_ALL = "stop-all"
 
 
+class SignalState(StrEnum):
+    """What a signal's last sample means for a run (pg/schema/002_pace.sql holds the same five).
+
+    ok: beyond its resume threshold. slow: between resume and stop. stop: at or beyond stop, or not
+    yet beyond resume again. unreadable: asked for, or readable before, and not now: it stops the
+    run (fail closed). off: this role never could read it, and nobody asked for it.
+    """
+
+    OK = "ok"
+    SLOW = "slow"
+    STOP = "stop"
+    UNREADABLE = "unreadable"
+    OFF = "off"
+
+    @property
+    def stops(self) -> bool:
+        """True where a run may not work."""
+        return self in {SignalState.STOP, SignalState.UNREADABLE}
+
+
 class SlicePhase(StrEnum):
     """What a slice needs next."""
 

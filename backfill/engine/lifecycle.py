@@ -25,6 +25,7 @@ from backfill.pg.ledger import (
     open_quarantine,
     totals,
 )
+from backfill.pg.samples import delete_samples
 
 #: How often the completion check may send slices back before the run fails.
 MOST_PASSES = 3
@@ -51,22 +52,30 @@ def pause(
     """
     with transaction(conn):
         run = get_run(conn, ledger, run_id, lock=True)
-        if not run.run_state.is_live or judged not in {None, run.fingerprint}:
-            return False
-        if not insert_pause(conn, ledger, run_id, cause, reason=reason, ends=ends, by=by):
-            return False
-        if run.run_state is not RunState.PAUSED:
-            set_state(conn, ledger, run, RunState.PAUSED)
-        add_event(
-            conn,
-            ledger,
-            Event.RUN_PAUSED,
-            run=run_id,
-            caused_by=by,
-            cause=str(cause),
-            reason=reason,
-            ends=ends,
+        return judged in {None, run.fingerprint} and add_cause(
+            conn, ledger, run, cause, reason=reason, ends=ends, by=by
         )
+
+
+def add_cause(
+    conn: Connection,
+    ledger: Ledger,
+    run: Run,
+    cause: PauseCause,
+    *,
+    reason: str,
+    ends: str,
+    by: str,
+) -> bool:
+    """Add a cause to pause a run that this transaction has locked; False as for `pause`."""
+    if not run.run_state.is_live or not insert_pause(
+        conn, ledger, run.id, cause, reason=reason, ends=ends, by=by
+    ):
+        return False
+    if run.run_state is not RunState.PAUSED:
+        set_state(conn, ledger, run, RunState.PAUSED)
+    told = {"cause": str(cause), "reason": reason, "ends": ends}
+    add_event(conn, ledger, Event.RUN_PAUSED, run=run.id, caused_by=by, **told)
     return True
 
 
@@ -75,12 +84,17 @@ def lift(
 ) -> bool:
     """Take causes away; with the last one the run goes on. False when none of them was there."""
     with transaction(conn):
-        run = get_run(conn, ledger, run_id, lock=True)
-        lifted = delete_pauses(conn, ledger, run_id, causes)
-        if not lifted:
-            return False
-        _go_on(conn, ledger, run)
-        add_event(conn, ledger, Event.RUN_RESUMED, run=run_id, caused_by=by, causes=sorted(lifted))
+        return take_causes(conn, ledger, get_run(conn, ledger, run_id, lock=True), causes, by=by)
+
+
+def take_causes(
+    conn: Connection, ledger: Ledger, run: Run, causes: Sequence[PauseCause], *, by: str
+) -> bool:
+    """Take causes away from a run that this transaction has locked; False as for `lift`."""
+    if not (lifted := delete_pauses(conn, ledger, run.id, causes)):
+        return False
+    _go_on(conn, ledger, run)
+    add_event(conn, ledger, Event.RUN_RESUMED, run=run.id, caused_by=by, causes=sorted(lifted))
     return True
 
 
@@ -164,18 +178,7 @@ def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str, may_succeed:
             f"`backfill quarantine list {run.id}`, then `backfill quarantine retry {run.id}`"
             f" (when mended) or `backfill quarantine accept {run.id}`"
         )
-        insert_pause(conn, ledger, run.id, PauseCause.QUARANTINE, reason=reason, ends=ends, by=by)
-        set_state(conn, ledger, run, RunState.PAUSED)
-        add_event(
-            conn,
-            ledger,
-            Event.RUN_PAUSED,
-            run=run.id,
-            caused_by=by,
-            cause=str(PauseCause.QUARANTINE),
-            reason=reason,
-            ends=ends,
-        )
+        add_cause(conn, ledger, run, PauseCause.QUARANTINE, reason=reason, ends=ends, by=by)
         return
     if not may_succeed:
         return
@@ -197,6 +200,7 @@ def _end(
     delete_pauses(conn, ledger, run.id)
     set_state(conn, ledger, run, state, failure=failure, finished_at=now[0] if now else None)
     release_writes(conn, ledger, run.id)
+    delete_samples(conn, ledger, run.id)
 
 
 def fail(conn: Connection, ledger: Ledger, run_id: str, *, reason: str, by: str) -> None:

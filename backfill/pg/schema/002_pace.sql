@@ -33,8 +33,11 @@ CREATE TABLE {schema}.signal (
     unit     text NOT NULL,
     stop     float8 NOT NULL,
     resume   float8 NOT NULL,
+    worse    text NOT NULL CHECK (worse IN ('above', 'below')),
     state    text NOT NULL CHECK (state IN ('ok', 'slow', 'stop', 'unreadable', 'off')),
     message  text NOT NULL DEFAULT '',          -- which replica, or why it cannot be read
+    held     boolean NOT NULL DEFAULT false,    -- it stopped, and has not been beyond resume since:
+                                                -- what cannot be read for a while does not forget
     at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     since    timestamptz NOT NULL DEFAULT clock_timestamp(),   -- of this state
     PRIMARY KEY (run, name)
