@@ -124,22 +124,28 @@ def parse_waits(lines: Iterable[str], application: Set[int]) -> list[float]:
         application: process ids of pgbench's sessions, the only ones that log their waits.
     """
     waits: list[float] = []
-    own: set[int] = set()  # who waits, at the last word, for the application itself
-    blocked: set[int] = set()  # who waits for the work
+    waiting: dict[int, set[int]] = {}  # for whom, at the last word
+    blocked: set[int] = set()  # those who wait for the work, or behind one who does
     asking = 0
     for line in lines:
         if still := _STILL.search(line):
             asking = int(still[1])
         elif asking and (holders := _HOLDERS.search(line)):
-            held_by = {int(pid) for pid in re.findall(r"\d+", holders[1])}
-            is_own = bool(held_by) and held_by <= application - blocked
-            (own if is_own else blocked).add(asking)
+            waiting[asking] = {int(pid) for pid in re.findall(r"\d+", holders[1])}
             asking = 0
+            # the last in the queue may have been the first to say so
+            while newly := {
+                pid
+                for pid, held_by in waiting.items()
+                if pid not in blocked
+                and (not held_by or held_by - application or held_by & blocked)
+            }:
+                blocked |= newly
         elif acquired := _ACQUIRED.search(line):
             pid = int(acquired[1])
-            if pid not in own:
+            if pid in blocked or pid not in waiting:
                 waits.append(float(acquired[2]))
-            own.discard(pid)
+            waiting.pop(pid, None)
             blocked.discard(pid)
     return waits
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 760, 480
+WIDTH, HEIGHT = 760, 500
 STYLE = 'font-family="sans-serif" font-size="13" fill="#222"'
-LEFT, RIGHT, TOP, BOTTOM = 70, 30, 50, 90
+LEFT, RIGHT, TOP, BOTTOM = 70, 30, 50, 115
 #: Colours that are told apart also by who sees no red or green (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
@@ -81,16 +81,16 @@ def draw(
         )
         for x, y, label in places:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-            parts.append(_text(x + 7, y - 6, label, more=f' fill="{colour}"'))
+            parts.append(_text(x + 7, y + 14, label, more=f' fill="{colour}"'))
         x = LEFT + 10 + number % 3 * 200
-        y = HEIGHT - 30 + number // 3 * 17
+        y = floor + 62 + number // 3 * 17
         parts.append(f'<circle cx="{x}" cy="{y - 4}" r="4" fill="{colour}"/>')
         parts.append(_text(x + 9, y, one.name))
     middle = (TOP + floor) / 2
     parts += [
         _text((LEFT + edge) / 2, floor + 38, x_title, "middle"),
         _text(18, middle, y_title, "middle", f' transform="rotate(-90 18 {middle:g})"'),
-        _text(edge, 28, note, "end"),
+        _text(LEFT, HEIGHT - 12, note),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
