@@ -33,8 +33,9 @@ def status(
 
     JSON of a run: {"run", "job", "label", "state", "executor", "requested_by", "params", "options",
     "total_rows", "total_is_exact", "share", "counts", "slices", "held", "rows_per_second",
-    "eta_seconds", "limited_by", "pauses", "workers", "failure", "created_at", "started_at",
-    "finished_at", "source", "database", "quarantine": {"open", "all"}}. Of the list: {"runs": […]}.
+    "eta_seconds", "eta_at", "limited_by", "pauses", "workers", "failure", "created_at",
+    "started_at", "finished_at", "source", "database", "quarantine": {"open", "all"}}. Of the list:
+    {"runs": […]}.
     """
     if run_text is None:
         _list(session, database, limit, as_json=as_json)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from backfill.checkpoint import Checkpoint
+from backfill.hours import Hours
 from backfill.job import Options
-from backfill.model import Counts, RunState
+from backfill.model import Counts, PauseCause, RunState
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, Pause, Run, get_run, pauses, totals, workers
 
@@ -25,6 +26,8 @@ class Progress:
         rows_per_second: keys settled per second, decayed; None when it is not known.
         held: slices that somebody works on.
         source: where the counts come from.
+        usual_rate: keys settled per second since it began, of the hours in which it might work.
+        at: when this was so.
     """
 
     run: Run
@@ -35,6 +38,8 @@ class Progress:
     pauses: list[Pause]
     workers: int
     source: Literal["checkpoint", "ledger"]
+    usual_rate: float | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def label(self) -> str:
@@ -62,15 +67,23 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the end at the present rate; None when it is not known."""
-        if (
-            not self.rows_per_second
-            or self.total_rows is None
-            or not self.run.run_state.is_working
-            or self.rows_per_second < 0.01
-        ):
+        """Seconds to the end, those included in which it may not work; None when not known."""
+        return None if self.eta_at is None else (self.eta_at - self.at).total_seconds()
+
+    @property
+    def eta_at(self) -> datetime | None:
+        """When it will be at its end, working only in its hours; None when that is not known.
+
+        At the present rate; a run that nothing but its hours pauses has its usual one. In UTC.
+        """
+        rate = self.rows_per_second
+        if not self.run.run_state.is_working:
+            rate = (
+                self.usual_rate if {p.cause for p in self.pauses} == {PauseCause.WINDOW} else None
+            )
+        if not rate or self.total_rows is None or rate < 0.01:
             return None
-        return (self.total_rows - self.counts.settled) / self.rows_per_second
+        return _hours(self.run).finish(self.at, (self.total_rows - self.counts.settled) / rate)
 
     @property
     def limited_by(self) -> str:
@@ -119,6 +132,7 @@ class Progress:
             "held": self.held,
             "rows_per_second": self.rows_per_second,
             "eta_seconds": self.eta_seconds,
+            "eta_at": _utc(self.eta_at),
             "limited_by": self.limited_by,
             "pauses": [
                 {
@@ -189,24 +203,28 @@ def read(
     if snapshot is not None and run.finished_at is not None:
         snapshot = None  # what has ended is read from the ledger alone
     seconds = _seconds(run)
+    usual_rate = total.counts.settled / seconds if seconds else None
     return Progress(
         run=run,
         counts=total.counts if snapshot is None else snapshot.counts,
         by_phase=total.by_phase,
         held=total.held,
-        rows_per_second=(
-            snapshot.rows_per_second
-            if snapshot is not None
-            else (total.counts.settled / seconds if seconds else None)
-        ),
+        rows_per_second=usual_rate if snapshot is None else snapshot.rows_per_second,
         pauses=causes,
         workers=len(alive),
         source="ledger" if snapshot is None else "checkpoint",
+        usual_rate=usual_rate,
     )
 
 
 def _seconds(run: Run) -> float | None:
+    """Those since it began in which it might work."""
     if run.started_at is None:
         return None
     end = run.finished_at or datetime.now(UTC)
-    return max(0.001, (end - run.started_at).total_seconds())
+    return _hours(run).working_seconds(run.started_at, end) or None
+
+
+def _hours(run: Run) -> Hours:
+    # these three alone: a run of long ago may have had options that are out of bounds today
+    return Hours.parse(**{name: run.options.get(name) for name in ("window", "start_at", "until")})
