@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from backfill.clock import SystemClock
 from backfill.engine import lifecycle
-from backfill.engine.bench import Bench, Observer, run_info
+from backfill.engine.bench import Bench, Observer, holder_name, run_info
 from backfill.engine.enqueue import create_run, person
 from backfill.engine.here import Crew
 from backfill.engine.pace import LocalLimiter
@@ -18,6 +18,7 @@ from backfill.model import PauseCause, RunInfo
 from backfill.pg.ledger import Run, get_run, live_runs, totals, workers
 from backfill.project import Desk, Project, job_class_of
 from backfill.watch.progress import WORKER_SECONDS
+from backfill.worker.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +149,12 @@ def _crew(
             stopping=stopping,
         )
 
-    return Crew(make, size=Options.from_json(run.options).concurrency, clock=clock)
+    return Crew(
+        make,
+        size=Options.from_json(run.options).concurrency,
+        clock=clock,
+        beside=Sampling(project, [desk.database], name=holder_name()),
+    )
 
 
 def _left_behind(

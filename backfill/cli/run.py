@@ -73,6 +73,8 @@ def run(
     settings: tuple[Assignment, ...],
     rate: str | None,
     window: str | None,
+    start_at: str | None,
+    until: str | None,
     concurrency: str | None,
     batch_rows: str | None,
     database: str | None,
@@ -86,6 +88,8 @@ def run(
         settings,
         rate=rate,
         window=window,
+        start_at=start_at,
+        until=until,
         concurrency=concurrency,
         batch_rows=batch_rows,
         database=database,
@@ -189,10 +193,11 @@ def _pause(here: Here, reader: Reader, *, again: str) -> None:
     """After Ctrl-C: the run is paused, unless it has ended, or something else pauses it."""
     from backfill.engine import lifecycle
     from backfill.engine.enqueue import person
+    from backfill.engine.here import WAITED_FOR
 
     progress = _settled(reader)
     causes = {pause.cause for pause in progress.pauses}
-    if not progress.run.run_state.is_live or causes - {PauseCause.WINDOW}:
+    if not progress.run.run_state.is_live or causes - WAITED_FOR:
         return
     lifecycle.pause(
         reader.conn,

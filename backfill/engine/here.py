@@ -1,13 +1,15 @@
 """Working a run in this process: threads in place of Celery's workers, no Redis needed.
 
 Each thread has a slot, a connection and a workbench of its own. What the reconciler does for
-workers (freeing lapsed slices, opening windows) the threads do for themselves.
+workers (freeing lapsed slices, opening windows) the threads do for themselves. The signals are
+measured beside them (worker/sampling.py), which ends the pauses for signals, too.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 import psycopg
 import structlog
@@ -26,6 +28,18 @@ log = structlog.get_logger("backfill")
 #: How long the threads go on trying while the database is away.
 PATIENCE_SECONDS = 120.0
 IDLE_SECONDS = 0.1
+#: Pauses that end without anybody who would start this process again.
+WAITED_FOR = frozenset({PauseCause.WINDOW, PauseCause.SIGNAL})
+
+
+class Beside(Protocol):
+    """What runs beside the threads as long as one of them works."""
+
+    def start(self) -> None:
+        """Start it."""
+
+    def stop(self) -> None:
+        """End it; may be called again."""
 
 
 class Crew:
@@ -33,6 +47,7 @@ class Crew:
 
     Args:
         make_bench: makes a workbench; called in each thread with the function that says "stop".
+        beside: started before them and stopped after them.
     """
 
     def __init__(
@@ -41,7 +56,9 @@ class Crew:
         *,
         size: int,
         clock: Clock,
+        beside: Beside | None = None,
     ) -> None:
+        self._beside = beside
         self._make_bench = make_bench
         self._clock = clock
         self._stop = threading.Event()
@@ -53,6 +70,8 @@ class Crew:
 
     def start(self) -> None:
         """Start the threads."""
+        if self._beside is not None:
+            self._beside.start()
         for thread in self._threads:
             thread.start()
 
@@ -70,6 +89,8 @@ class Crew:
             thread.join(seconds)
         if any(thread.is_alive() for thread in self._threads):
             return False
+        if self._beside is not None:
+            self._beside.stop()
         if self._errors:
             raise self._errors[0]
         return True
@@ -110,11 +131,15 @@ class Crew:
         if run.run_state is not RunState.PAUSED:
             return not run.run_state.is_live
         causes = {pause.cause for pause in pauses(bench.conn, bench.ledger, run.id)}
-        if PauseCause.WINDOW in causes and bench.pace.shut() is None:
-            lifecycle.lift(
-                bench.conn, bench.ledger, run.id, [PauseCause.WINDOW], by="the window opened"
-            )
-        return bool(causes - {PauseCause.WINDOW})
+        if PauseCause.WINDOW in causes:
+            shut = bench.pace.shut()
+            if shut is None:
+                lifecycle.lift(
+                    bench.conn, bench.ledger, run.id, [PauseCause.WINDOW], by="the window opened"
+                )
+            elif shut.opens is None:
+                return True  # `until` has passed: only a person ends that
+        return bool(causes - WAITED_FOR)
 
 
 def _check_patience(away_seconds: float, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Starts a Celery worker in this process, with the reconciler beside it."""
+"""Starts a Celery worker in this process, with the reconciler and the sampler beside it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from backfill.project import Project
 from backfill.worker import stopping
 from backfill.worker.app import make_app
 from backfill.worker.reconcile import Reconciler
+from backfill.worker.sampling import Sampling
 
 log = structlog.get_logger("backfill")
 
@@ -32,22 +33,25 @@ def start(project: Project, arguments: Sequence[str]) -> int:
     for database in project.settings.databases.values():
         _ = database.url  # a missing variable is said now, not in every round
     stopping.clear()
-    reconcilers: list[Reconciler] = []
+    timers: list[Reconciler | Sampling] = []
 
     def ready(sender: Any, **_: Any) -> None:
-        # after the pool has forked: the timer's connection must not be inherited
-        reconciler = Reconciler(project, app, name=sender.hostname)
-        reconcilers.append(reconciler)
-        reconciler.start()
+        # after the pool has forked: the timers' connections must not be inherited
+        timers[:] = [
+            Reconciler(project, app, name=sender.hostname),
+            Sampling(project, project.settings.databases, name=sender.hostname),
+        ]
+        for timer in timers:
+            timer.start()
         log.info(Event.WORKER_STARTED, worker=sender.hostname)
 
     def shutting_down(**_: Any) -> None:
         stopping.request()
 
-    def gone(**_: Any) -> None:
-        for reconciler in reconcilers:
-            reconciler.stop()
-            log.info(Event.WORKER_STOPPED, worker=reconciler.name)
+    def gone(sender: Any, **_: Any) -> None:
+        for timer in timers:
+            timer.stop()
+        log.info(Event.WORKER_STOPPED, worker=sender.hostname)
 
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)
