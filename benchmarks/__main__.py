@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("which", nargs="*", choices=[*ALL, []], default=list(ALL))
     made.add_argument("--rows", type=int, default=1_000_000)
     made.add_argument("--few", type=int, default=50_000, help="rows for the slow ways")
-    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--rounds", type=int, default=3, help="of speed, and of full speed alone")
     of_rate = made.add_argument_group("rate")
     of_rate.add_argument("--limit", type=int, default=8_000, help="rows per second")
     of_rate.add_argument("--lasting", type=float, default=20.0, help="seconds of the run")
@@ -66,6 +66,7 @@ def _on_bed(chosen: argparse.Namespace) -> None:
         if "gentle" in chosen.which:
             plan = gentle.Plan(
                 rows=chosen.gentle_rows,
+                rounds=chosen.rounds,
                 seconds=chosen.seconds,
                 rate=chosen.arriving,
                 slots=chosen.slots,

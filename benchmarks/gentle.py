@@ -9,6 +9,7 @@ and no update of the application is lost. docs/gentleness.md says what the colum
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,21 +33,28 @@ DUTIES = (1.0, 0.5, 0.25)
 NAIVE_ROWS = 5_000
 #: A run alone ends long before.
 ALONE_SECONDS = 120.0
+#: A load above this before anything has begun is somebody else's.
+BUSY = 0.7
 #: The server's and the ledger's states are asked this often; each time costs 1 ms.
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What was done beside the application, and from when to when (seconds since 1970)."""
+    """What was done beside the application, and from when to when (seconds since 1970).
+
+    Attributes:
+        slowed: how often signals slowed or paused it.
+    """
 
     since: float
     until: float
     rows: int
+    slowed: int = 0
 
     @property
     def rows_per_second(self) -> float:
-        return self.rows / (self.until - self.since)
+        return self.rows / max(self.until - self.since, POLL_SECONDS)
 
 
 #: Works until all is done, or until the given instant if that comes first.
@@ -90,21 +98,30 @@ def run_with(options: Options) -> Way:
     def way(bed: Bed, until: float) -> Work:
         declaration = bed.project.declaration("slug_sql")
         run = enqueue_in(bed.project, declaration, params={}, options=options, by=person()).run.id
-        first: tuple[float, int] | None = None
+        since, before = time.time(), 0
         while True:
             state, rows = _progress(bed, run)
             now = time.time()
-            if first is None and rows:
-                first = now, rows
+            if not before:
+                since, before = now, rows
             if state not in {"queued", "running", "paused"} or now >= until:
                 break
             time.sleep(POLL_SECONDS)
         _end(bed, run)
-        if first is None or first[1] == rows:
-            raise SystemExit(f"{run} is {state} and did too little to be measured: more --seconds?")
-        return Work(first[0], now, rows - first[1])
+        return Work(since, now, rows - before, _slowed(bed, run))
 
     return way
+
+
+def _slowed(bed: Bed, run: str) -> int:
+    row = bed.conn.execute(
+        "SELECT count(*) FROM backfill.event WHERE run = %s AND ("
+        " name = 'run.slowed' AND (detail ->> 'speed')::float8 < 1"
+        " OR name = 'run.paused' AND detail ->> 'cause' = 'signal')",
+        [run],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _progress(bed: Bed, run: str) -> tuple[str, int]:
@@ -136,6 +153,7 @@ class Plan:
     """How much is measured: see `python -m benchmarks --help`."""
 
     rows: int
+    rounds: int
     seconds: float
     rate: int
     slots: Sequence[int]
@@ -145,13 +163,15 @@ class Plan:
 
 def measure(bed: Bed, plan: Plan) -> None:
     """Print the tables and what they say of the goal; replace those of the docs if asked to."""
+    if (others := os.getloadavg()[0]) > BUSY:
+        print(f"others work on this machine (load {others:.1f}): the numbers mean little")
     page = gentle_page.Page(
         about=f"{os.cpu_count()} cores, PostgreSQL {_version(bed)}, {plan.rows:,} rows,"
         f" {plan.seconds:g} s each",
         rate=plan.rate,
     )
     with running_workers(bed, max(2, *plan.slots)):
-        page.full_speed = _alone(bed, plan.rows)
+        page.full_speed = statistics.median(_alone(bed, plan.rows) for _ in range(plan.rounds))
         print(f"{page.about}\na run alone, at full speed: {page.full_speed:,.0f} rows/s")
         for load, rate in ((page.arriving, plan.rate), (page.full_tilt, None)):
             print(f"\n{gentle_page.HEAD}")
@@ -203,11 +223,13 @@ def _beside(bed: Bed, plan: Plan, name: str, way: Way, rate: int | None) -> Meas
         work = way(bed, app.ends_at)
         transactions, waits = app.finish()
     _check(bed, updates=len(transactions), slugs=None if way is nothing else work.rows)
+    until = max(work.since + POLL_SECONDS, min(work.until, app.ends_at))
     return Measured(
         name=name,
-        latencies=latencies(transactions, work.since, min(work.until, app.ends_at)),
+        latencies=latencies(transactions, work.since, until),
         waits_ms=waits,
-        rows_per_second=work.rows_per_second if work.rows else None,
+        rows_per_second=None if way is nothing else work.rows_per_second,
+        slowed=work.slowed,
     )
 
 

@@ -27,14 +27,15 @@ GOAL_WAIT_MS = 50.0
 
 NONE = "\u2013"
 HEAD = (
-    "| beside it | transactions/s | p50 ms | p95 ms | p99 ms | longest ms | p99 from its begin ms"
-    f" | lock waits over {LOGGED_MS} ms | longest lock wait ms | rows/s | of full speed |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| beside it | transactions/s | p50 ms | p95 ms | p99 ms | longest ms"
+    f" | p99 from its begin ms | lock waits over {LOGGED_MS} ms | longest lock wait ms"
+    " | rows/s | of full speed | slowed |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 CURVE_HEAD = (
     "| slots | duty | `target_batch_seconds` | rows/s | of full speed | p50 ms | p95 ms | p99 ms"
-    " | p99 to that alone | p99 from its begin ms | longest ms | longest lock wait ms |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    " | p99 to that alone | p99 from its begin ms | longest ms | longest lock wait ms | slowed |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -45,12 +46,14 @@ class Measured:
     Attributes:
         waits_ms: lock waits of the application that the work caused, those that were logged.
         rows_per_second: the work's; None: there was none.
+        slowed: how often signals slowed or paused the run.
     """
 
     name: str
     latencies: Latencies
     waits_ms: Sequence[float]
     rows_per_second: float | None
+    slowed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ def line(measured: Measured, full_speed: float) -> str:
         NONE if speed is None else _wait(measured.waits_ms),
         NONE if speed is None else f"{speed:,.0f}",
         NONE if speed is None else _percent(speed / full_speed),
+        NONE if speed is None else str(measured.slowed),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -112,6 +116,7 @@ class Page:
             _ms(got.begun_p99),
             _ms(got.longest),
             _wait(point.measured.waits_ms),
+            str(point.measured.slowed),
         ]
         return f"| {' | '.join(cells)} |"
 
