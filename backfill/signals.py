@@ -116,3 +116,7 @@ DEFAULTS: Final[Mapping[str, SignalSpec]] = {
         "active_sessions_percent",
     )
 }
+
+
+class UnreadableError(Exception):
+    """A signal could not be read; its text is the `problem`. It never leaves the reader."""
