@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -27,29 +28,66 @@ def _assignments(
     return tuple(found)
 
 
+def instant(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    """An option's instant to come: ISO 8601 with an offset, because a wall time alone is many."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+        here = found.astimezone()
+    except (ValueError, OverflowError):
+        right = datetime.now().astimezone().replace(microsecond=0, second=0) + timedelta(hours=1)
+        raise click.BadParameter(
+            f'{text!r} is no instant; write it like "{right.isoformat()}"', ctx, param
+        ) from None
+    if found.utcoffset() is None:
+        raise click.BadParameter(
+            f"{text!r} does not say in which time zone; by this machine's it is \""
+            f'{here.isoformat()}", in UTC "{found.isoformat()}Z"',
+            ctx,
+            param,
+        )
+    if found <= datetime.now(UTC):
+        raise click.BadParameter(f"{text!r} has passed", ctx, param)
+    return found.isoformat()
+
+
+params_option = click.option(
+    "-p",
+    "--param",
+    "params",
+    callback=_assignments,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the job; may be repeated.",
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    callback=_assignments,
+    multiple=True,
+    metavar="OPTION=VALUE",
+    help="Override one of the job's options for this run; may be repeated.",
+)
+
+
 def job_options(function: F) -> F:
     """The job, its parameters, and how this run is to work: for `run` and `enqueue`."""
     decorators = [
         click.argument("job", metavar="JOB"),
-        click.option(
-            "-p",
-            "--param",
-            "params",
-            callback=_assignments,
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="A parameter of the job; may be repeated.",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            callback=_assignments,
-            multiple=True,
-            metavar="OPTION=VALUE",
-            help="Override one of the job's options for this run; may be repeated.",
-        ),
+        params_option,
+        set_option,
         click.option("--rate", metavar="RATE", help="Rows per second, such as 5000/s."),
         click.option("--window", metavar="WINDOW", help='Such as "22:00-06:00 Europe/Berlin".'),
+        click.option(
+            "--start-at",
+            callback=instant,
+            metavar="INSTANT",
+            help='Not before it, such as "2026-12-01T22:00+01:00".',
+        ),
+        click.option(
+            "--until", callback=instant, metavar="INSTANT", help="Not after it, finished or not."
+        ),
         click.option("--concurrency", metavar="N", help="Slices worked on at once."),
         click.option("--batch-rows", metavar="N", help="Rows a batch, or auto."),
         click.option("--database", metavar="NAME", help="A database of the project's settings."),

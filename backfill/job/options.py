@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from backfill.errors import DeclarationError, ProjectError, UsageError
@@ -251,7 +251,9 @@ def _check_instant(field: str, value: object) -> datetime | None:
         return None
     try:
         instant = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        if instant is not None and instant.utcoffset() is not None:
+            instant = instant.astimezone(UTC)  # fails within a day of Python's first and last
+    except (ValueError, OverflowError):
         instant = None
     if instant is None or instant.utcoffset() is None:
         raise _wrong(field, value, 'an instant with its offset, such as "2026-12-01T22:00+01:00"')
