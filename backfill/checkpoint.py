@@ -6,7 +6,7 @@ Keys, all under `backfill:{ledger id}:` and all rebuilt from the ledger when the
 |---|---|---|
 | `run:{id}` | hash | counts by outcome; `settled_rate` (decayed, keys/s), `since`, `at`; `built` |
 | `run:{id}:slices` | hash | slice number → JSON: epoch and the slice's counts |
-| `run:{id}:bucket` | string | when the next token is free, in microseconds of the server's clock |
+| `run:{id}:bucket` | string | when the next token is free (the server's clock, µs), and the rate |
 
 Each slice's absolute counts are written, and the script adds the difference to the run's: writing
 twice, late, or after a flush counts nothing twice. What is known to be newer is never overwritten:
@@ -104,15 +104,22 @@ return {was_built, redis.call('HGETALL', KEYS[1])}
 """
 
 # KEYS: bucket. ARGV: rows, rows per second, burst in seconds. Returns microseconds to wait.
-# The server's clock counts for everybody. An idle bucket remembers `burst` seconds.
+# The server's clock counts for everybody. An idle bucket remembers `burst` seconds. The bucket says
+# when the next token is free and at which rate: under a higher rate what is waited for comes
+# sooner, under a lower one it is worth fewer rows (engine/pace.py).
 _TAKE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local free = tonumber(redis.call('GET', KEYS[1]) or now)
+local rate = tonumber(ARGV[2])
+local kept = redis.call('GET', KEYS[1]) or ''
+local free, was = string.match(kept, '^(%S+) (%S+)$')
+free = tonumber(free or kept) or now
+was = tonumber(was) or rate
+if free > now and rate > was then free = now + (free - now) * was / rate end
 local start = math.max(free, now - tonumber(ARGV[3]) * 1000000)
-local stop = start + tonumber(ARGV[1]) / tonumber(ARGV[2]) * 1000000
+local stop = start + tonumber(ARGV[1]) / rate * 1000000
 local keep = math.max(3600, math.ceil((stop - now) / 1000000) + 60)
-redis.call('SET', KEYS[1], string.format('%.0f', stop), 'EX', keep)
+redis.call('SET', KEYS[1], string.format('%.0f %.17g', stop, rate), 'EX', keep)
 return math.max(0, math.ceil(stop - now))
 """
 
@@ -213,7 +220,7 @@ class Checkpoint:
 
         return self._try(read)
 
-    def take(self, run: str, rows: int, rows_per_second: float, *, burst: float) -> float | None:
+    def take(self, run: str, rows: float, rows_per_second: float, *, burst: float) -> float | None:
         """Take tokens for `rows` rows; seconds to wait before using them, None: Redis is away."""
         micros = self._try(
             lambda: self._take_script(

@@ -55,21 +55,26 @@ class Batch:
 
     Attributes:
         held: the slice after it.
+        asked: rows that it might take.
         added: what it added to the counts.
         taken: rows that were locked.
         refused: rows that went into quarantine.
         missed: deferred rows that are still not to be had.
         seconds: from BEGIN to the answer to COMMIT.
+        wal_bytes: what the server wrote between its first and its last statement, other sessions'
+            share included; None: not known.
         at_end: the slice has nothing more to do in this phase.
         was_sweep: its rows were deferred ones.
     """
 
     held: Slice
+    asked: int
     added: Counts
     taken: int
     refused: int
     missed: int
     seconds: float
+    wal_bytes: int | None
     at_end: bool
     was_sweep: bool
 
@@ -108,7 +113,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
     except psycopg.Error as error:
         step.remember(bench)
         raise _interruption(bench, step, error) from error
-    return replace(batch, seconds=bench.clock.monotonic() - started)
+    return replace(batch, asked=rows, seconds=bench.clock.monotonic() - started)
 
 
 class _Step:
@@ -131,7 +136,7 @@ class _Step:
 
 
 def _hold(bench: Bench, held: Slice) -> Slice:
-    found = slices.lock(bench.conn, bench.ledger, held)
+    found = slices.lock(bench.conn, bench.ledger, held, reads_wal=bench.reads_wal)
     if found is None:
         raise StaleEpochError(f"slice {held.number} is held under a newer epoch than {held.epoch}")
     now, state = found
@@ -245,18 +250,26 @@ def _record(
         cursor=page.cursor,
         added=added,
         phase=phase,
+        taken=page.taken,
         lease_seconds=bench.settings.lease_seconds,
+        reads_wal=bench.reads_wal,
     )
     return Batch(
         held=held,
+        asked=0,
         added=added,
         taken=page.taken,
         refused=len(refused),
         missed=len(page.missed),
         seconds=0.0,
+        wal_bytes=_between(now.wal_at, held.wal_at),
         at_end=page.at_end,
         was_sweep=page.is_sweep,
     )
+
+
+def _between(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before
 
 
 def _next_phase(bench: Bench, now: Slice, page: Page, added: Counts) -> SlicePhase:

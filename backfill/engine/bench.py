@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import psycopg
@@ -24,11 +24,13 @@ from backfill.engine.sizing import BatchSizer
 from backfill.engine.transform import Memory, PythonTransform
 from backfill.engine.write import Writer
 from backfill.errors import ProjectError, UnreachableError
+from backfill.events import Event
 from backfill.job import Insert, Job, Options, RowFactory
 from backfill.job.declaration import Declaration, bind, sql_fragment
 from backfill.model import BatchInfo, Counts, RunInfo
-from backfill.pg import catalog
+from backfill.pg import catalog, slices
 from backfill.pg.connect import READ_LIMITS, Connection, Limits, transaction
+from backfill.pg.control import add_event_once
 from backfill.pg.keyset import Keyset
 from backfill.pg.ledger import Ledger, Run
 from backfill.pg.slices import Slice
@@ -61,6 +63,21 @@ class SilentObserver:
         """Do nothing."""
 
 
+@dataclass(slots=True)
+class Watched:
+    """When this process last looked what it is to obey; seconds of the monotonic clock.
+
+    Attributes:
+        since: it has looked regularly since then.
+        at: it looked last.
+        others_at: it last looked whether another session waits for a lock of ours.
+    """
+
+    since: float = float("-inf")
+    at: float = float("-inf")
+    others_at: float = float("-inf")
+
+
 def holder_name() -> str:
     """Who holds a slice: host, process and thread; shown to people."""
     return f"{socket.gethostname()}:{os.getpid()}.{threading.get_native_id()}"
@@ -73,6 +90,11 @@ class Bench:
     Attributes:
         columns: those that a Python transform is given; None when PostgreSQL computes.
         after_rewalk: the keyset with the quarantined keys of a slice left out, for its next pass.
+        reads_wal: how far the server's WAL has come can be read, so batches have a budget of it.
+        asks_for_signals: the settings name signals, so a run that nobody measures stops.
+        max_slots: slices of all runs that this database lets be held at once; None: any number.
+        on_tune: called with the new options when they have changed.
+        control: what live.py remembers between two looks at the ledger.
     """
 
     conn: Connection
@@ -101,6 +123,11 @@ class Bench:
     stopping: Callable[[], bool] = lambda: False
     probe: Probe = no_probe
     since_heartbeat: float = 0.0
+    reads_wal: bool = False
+    asks_for_signals: bool = False
+    max_slots: int | None = None
+    on_tune: Callable[[Options], None] = lambda _: None
+    control: Watched = field(default_factory=Watched)
     connect: Callable[[], Connection] | None = None
 
     def reconnect_if_closed(self) -> None:
@@ -121,6 +148,23 @@ class Bench:
             with attempt:
                 self.conn = self.connect()
         self.texts = ValueTexts(self.conn)
+
+    def tune(self, options: Mapping[str, Any], *, speed: float) -> None:
+        """Obey these options, as the ledger keeps them, and this speed from the next batch on.
+
+        Raises:
+            BackfillError: a newer version wrote options that this one does not know.
+        """
+        is_tuned = options != self.run.options
+        if not is_tuned and speed == self.run.speed:
+            return
+        parsed = Options.from_json(options) if is_tuned else self.options
+        self.run = replace(self.run, options=options, speed=speed)
+        self.options = parsed
+        self.pace.tune(parsed, speed=speed)
+        if is_tuned:
+            self.sizer.tune(parsed)
+            self.on_tune(parsed)
 
     @property
     def limits(self) -> Limits:
@@ -186,6 +230,8 @@ def make_bench(
     observer: Observer | None = None,
     environ: Mapping[str, str] = os.environ,
     stopping: Callable[[], bool] = lambda: False,
+    asks_for_signals: bool = False,
+    max_slots: int | None = None,
 ) -> Bench:
     """Connect, look the tables up, bind the job, make the statements, call the job's `setup`.
 
@@ -207,6 +253,8 @@ def make_bench(
             observer=observer or SilentObserver(),
             environ=environ,
             stopping=stopping,
+            asks_for_signals=asks_for_signals,
+            max_slots=max_slots,
         )
     except BaseException:
         conn.close()
@@ -226,6 +274,8 @@ def _make(
     observer: Observer,
     environ: Mapping[str, str],
     stopping: Callable[[], bool],
+    asks_for_signals: bool,
+    max_slots: int | None,
 ) -> Bench:
     name = declaration.job_class.__name__
     resolved = run.resolved
@@ -253,6 +303,8 @@ def _make(
     writer = Writer(declaration, keyset, source=source, target=target, arguments=arguments)
     columns = _columns(declaration, source, resolved.key) if writer.is_python else None
     options = Options.from_json(run.options)
+    if run.speed < 1:
+        pace.tune(options, speed=run.speed)
     _set_up(conn, run, job)
     return Bench(
         conn=conn,
@@ -279,11 +331,30 @@ def _make(
         settings=settings,
         clock=clock,
         pace=pace,
-        sizer=BatchSizer(options.batch_rows),
+        sizer=BatchSizer(options),
+        reads_wal=_reads_wal(conn, ledger, run),
+        asks_for_signals=asks_for_signals,
+        max_slots=max_slots,
         observer=observer,
         stopping=stopping,
         connect=connect,
     )
+
+
+def _reads_wal(conn: Connection, ledger: Ledger, run: Run) -> bool:
+    """Whether the WAL that batches write can be told; where it cannot, the run's events say so."""
+    refused = slices.can_read_wal(conn)
+    if refused is not None:
+        add_event_once(
+            conn,
+            ledger,
+            Event.SIGNAL_OFF,
+            run=run.id,
+            caused_by=holder_name(),
+            signal="max_batch_wal_bytes",
+            reason=f"pg_current_wal_insert_lsn: {type(refused).__name__} ({refused.sqlstate})",
+        )
+    return refused is None
 
 
 def _set_up(conn: Connection, run: Run, job: Job) -> None:

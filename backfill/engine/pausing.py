@@ -57,6 +57,24 @@ def pause_for_window(bench: Bench, shut: Shut) -> None:
     )
 
 
+def pause_for_silence(bench: Bench, age_seconds: float | None) -> None:
+    """Pause because nobody measures the signals: what cannot be seen stops the run."""
+    reason = (
+        "its signals have not been measured at all"
+        if age_seconds is None
+        else f"its signals were last measured {age_seconds:.0f} s ago"
+    )
+    lifecycle.pause(
+        bench.conn,
+        bench.ledger,
+        bench.run.id,
+        PauseCause.SIGNAL,
+        reason=f"{reason}; more than {bench.settings.signals_stale_seconds:g} s stop it",
+        ends="by itself, when they are measured again and all is well",
+        by=bench.holder,
+    )
+
+
 def pause_for_error(bench: Bench, reason: str) -> None:
     """Pause until somebody has mended it; `reason` is shown to people, and quotes no row."""
     lifecycle.pause(

@@ -1,70 +1,148 @@
 """How many rows a batch takes.
 
 With `batch_rows="auto"` the size follows a target time, because a batch's length is what the rows
-it meets have to wait (measured: docs/how-it-works.md). The estimate is the 90th percentile of the
-seconds a row took in recent batches, so that one quick batch changes nothing; steps up are small,
-a batch far over the target cuts the size at once.
+it meets have to wait (measured: docs/how-it-works.md), and a budget of WAL, because what a batch
+writes must go through to the replicas. Nine of ten batches should keep to the target: the estimate
+is the 90th percentile of what a row took in recent batches, so that one quick or slow batch changes
+nothing. Steps up are small; a batch far over the target cuts the size at once.
+
+Pure: it is told what batches took, and says what follows and why.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
 
-#: Seconds that a batch should take; see DESIGN: smaller batches cost little speed.
-TARGET_SECONDS = 0.05
+from backfill.job import Options
+
 FIRST_ROWS = 100
-MIN_ROWS = 10
-MAX_ROWS = 10_000
 #: The largest step up, and the cut after a batch five times over the target.
 GROWTH = 1.5
 FAR_OVER = 5.0
 CUT = 10
+#: Batches that are remembered; with fewer than ENOUGH the slowest of them counts.
 RECENT = 20
+ENOUGH = 10
+#: A page with a smaller share of the rows asked for is a slice's end: mostly what a batch costs
+#: without its rows.
+WHOLE_SHARE = 0.5
+#: Larger changes are worth a line of the log at its usual level.
+WORTH_TELLING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """The size has changed, and why."""
+
+    was: int
+    rows: int
+    reason: str
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """True for a change of more than a tenth."""
+        return abs(self.rows - self.was) > WORTH_TELLING * self.was
 
 
 class BatchSizer:
     """Chooses the next batch's size from the ones before.
 
     Args:
-        rows: a fixed number, or "auto".
+        options: the run's: `batch_rows`, and for "auto" its target, bounds and budget of WAL.
     """
 
-    def __init__(self, rows: int | Literal["auto"]) -> None:
-        self._fixed = None if rows == "auto" else rows
-        self._rows = FIRST_ROWS if rows == "auto" else rows
+    def __init__(self, options: Options) -> None:
         self._seconds_per_row: deque[float] = deque(maxlen=RECENT)
+        self._wal_per_row: deque[float] = deque(maxlen=RECENT)
+        self._options = options
+        self._rows = self._bounded(FIRST_ROWS)
 
     @property
     def rows(self) -> int:
         """The size of the next batch."""
         return self._rows
 
-    def committed(self, rows: int, seconds: float) -> None:
-        """Learn from a batch of `rows` rows (those taken) that took `seconds`."""
-        if rows <= 0:
-            return
-        self._seconds_per_row.append(seconds / rows)
-        if self._fixed is not None:
-            self._rows = min(self._fixed, self._largest_step)
-            return
-        if seconds > FAR_OVER * TARGET_SECONDS and rows > MIN_ROWS:
-            self._set(rows / CUT)
-            return
-        ordered = sorted(self._seconds_per_row)
-        slow = ordered[min(len(ordered) - 1, int(len(ordered) * 0.9))]
-        self._set(min(TARGET_SECONDS / max(slow, 1e-9), self._largest_step))
+    def tune(self, options: Options) -> Resized | None:
+        """Go on under other options; what was learnt of the rows stays."""
+        was_fixed = self._fixed
+        self._options = options
+        if self._fixed is not None and self._fixed == was_fixed:
+            return None  # after a time-out it may be smaller, and grows again by itself
+        return self._set(self._bounded(self._rows), "its options were changed")
 
-    def timed_out(self) -> None:
+    def committed(
+        self, *, asked: int, taken: int, seconds: float, wal_bytes: int | None = None
+    ) -> Resized | None:
+        """Learn from a batch.
+
+        Args:
+            asked: rows that it might take; ≥ 1.
+            taken: rows that it locked; fewer at a slice's end, or where the scope is sparse.
+            wal_bytes: what the server wrote meanwhile, for whomever; None: not known.
+        """
+        target = self._options.target_batch_seconds
+        # a slow page teaches something even without rows: it looked for them
+        if taken >= WHOLE_SHARE * asked or seconds > target:
+            self._seconds_per_row.append(seconds / asked)
+        if wal_bytes is not None and taken and taken >= WHOLE_SHARE * asked:
+            self._wal_per_row.append(wal_bytes / taken)
+        # only a batch that was large shows that a larger one may be tried
+        most = max(self._rows, self._rows + 1 if taken >= self._rows else 0, int(taken * GROWTH))
+        if self._fixed is not None:
+            return self._set(min(self._fixed, most), "it grows again after a time-out")
+        if seconds > FAR_OVER * target:
+            cut = self._within(min(self._rows, asked) // CUT)
+            return self._set(
+                min(self._rows, cut), f"a batch took {seconds:.3g} s, {FAR_OVER:g} times the target"
+            )
+        rows, reason = self._allowed()
+        return self._set(self._within(min(rows, most)), reason)
+
+    def timed_out(self) -> Resized | None:
         """A batch ran into a time-out: go on with a tenth, also of a fixed size, and grow again."""
-        self._rows = max(1, self._rows // CUT)
         self._seconds_per_row.clear()
+        return self._set(max(1, self._rows // CUT), "a batch ran into a time-out")
 
     @property
-    def _largest_step(self) -> int:
-        return max(self._rows + 1, int(self._rows * GROWTH))
+    def _fixed(self) -> int | None:
+        rows = self._options.batch_rows
+        return None if rows == "auto" else rows
 
-    def _set(self, rows: float) -> None:
-        # after time-outs the size may be below the least one; from there, too, steps are small
-        least = min(MIN_ROWS, self._rows)
-        self._rows = int(min(MAX_ROWS, max(least, rows)))
+    def _allowed(self) -> tuple[float, str]:
+        """The size that target and budget allow, and which of them it is that counts."""
+        by_time = float(self._rows)
+        if self._seconds_per_row:
+            slow = percentile(
+                self._seconds_per_row, 0.9 if len(self._seconds_per_row) >= ENOUGH else 1.0
+            )
+            by_time = self._options.target_batch_seconds / max(slow, 1e-9)
+        if self._wal_per_row:
+            by_wal = self._options.max_batch_wal_bytes / max(
+                percentile(self._wal_per_row, 0.5), 1e-9
+            )
+            if by_wal < by_time:
+                return by_wal, f"its WAL stays within {self._options.max_batch_wal_bytes:,} bytes"
+        return by_time, f"nine of ten stay within {self._options.target_batch_seconds:g} s"
+
+    def _within(self, rows: float) -> int:
+        """Within the bounds; after time-outs the size may be below the least, and grows from it."""
+        least = min(self._options.min_batch_rows, self._rows)
+        return int(min(self._options.max_batch_rows, max(least, rows)))
+
+    def _bounded(self, rows: int) -> int:
+        """Within the bounds, whatever was before."""
+        if self._fixed is not None:
+            return self._fixed
+        return min(self._options.max_batch_rows, max(self._options.min_batch_rows, rows))
+
+    def _set(self, rows: int, reason: str) -> Resized | None:
+        was, self._rows = self._rows, rows
+        return None if rows == was else Resized(was, rows, reason)
+
+
+def percentile(values: Sequence[float] | deque[float], share: float) -> float:
+    """The smallest value that so great a share of them does not exceed (nearest rank)."""
+    return sorted(values)[max(0, ceil(len(values) * share) - 1)]

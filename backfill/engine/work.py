@@ -7,6 +7,7 @@ should stop (I5).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ from backfill.engine.faults import (
     StopError,
 )
 from backfill.engine.frontier import place_next
+from backfill.engine.live import obey
 from backfill.engine.pausing import (
     pause_for_error,
     pause_for_window,
@@ -35,12 +37,13 @@ from backfill.engine.pausing import (
     pause_unless_transient,
 )
 from backfill.engine.report import Ended, Report
+from backfill.engine.sizing import Resized
 from backfill.engine.stuck import fail_if_stuck
+from backfill.engine.turn import next_turn
 from backfill.engine.verify import verify
 from backfill.events import Event
-from backfill.hours import Shut
 from backfill.model import BatchInfo, RunState, SlicePhase
-from backfill.pg import slices
+from backfill.pg import freeing, slices
 from backfill.pg.ledger import get_run, open_quarantine, totals
 from backfill.pg.slices import Slice, SlotTakenError
 
@@ -57,8 +60,6 @@ SWEEP_WAIT_SECONDS = 0.25
 #: A worker without a slice looks again for so long, so often; then its slot is empty.
 IDLE_PATIENCE_SECONDS = 1.0
 IDLE_POLL_SECONDS = 0.05
-#: A held slice's lease is renewed at least so often while the loop sleeps, as a share of the lease.
-HEARTBEAT_SHARE = 1 / 3
 
 
 def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Report:
@@ -78,7 +79,10 @@ def work(bench: Bench, *, slot: int, budget_seconds: float | None = None) -> Rep
         if budget_seconds is not None and bench.clock.monotonic() - started >= budget_seconds:
             report.ended = Ended.BUDGET
             return True
-        return False
+        ended = obey(bench, slot=slot)
+        if ended is not None:
+            report.ended = ended
+        return ended is not None
 
     try:
         _until_it_ends(bench, slot, report, is_over)
@@ -172,7 +176,7 @@ def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
         RunState.SWEEPING: SlicePhase.SWEEP,
         RunState.VERIFYING: SlicePhase.VERIFY,
     }[state]
-    slices.free_lapsed(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
+    freeing.free_lapsed(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
     held = slices.claim(
         bench.conn,
         bench.ledger,
@@ -262,7 +266,7 @@ def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bo
 
 
 def _next_batch(bench: Bench, held: Slice, is_over: Callable[[], bool]) -> batch.Batch | None:
-    """The next committed batch; None when the window closed or the time is over while waiting."""
+    """The next committed batch; None when something ended the wait for it (see turn.py)."""
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(RetriableError),
         stop=tenacity.stop_after_attempt(BATCH_ATTEMPTS),
@@ -271,28 +275,47 @@ def _next_batch(bench: Bench, held: Slice, is_over: Callable[[], bool]) -> batch
         reraise=True,
     )
     while True:
-        pace = bench.pace.before_batch(bench.halving.limit(bench.sizer.rows))
-        if isinstance(pace, Shut):
-            pause_for_window(bench, pace)
-            return None
-        if not _sleep_holding(bench, held, pace.wait_seconds, is_over):
-            bench.pace.after_batch(pace.rows, 0)
+        rows = next_turn(bench, held, is_over)
+        if rows is None:
             return None
         try:
-            done = retrying(_attempt, bench, held, bench.halving.limit(pace.rows))
+            done = retrying(_attempt, bench, held, bench.halving.limit(rows))
         except RowsRefusedError as refused:
-            bench.pace.after_batch(pace.rows, 0)
+            bench.pace.after_batch(rows, 0)
             bench.halving.refused(refused.rows)
             continue
         except Interruption:
-            bench.pace.after_batch(pace.rows, 0)
+            bench.pace.after_batch(rows, 0)
             raise
-        bench.pace.after_batch(pace.rows, done.taken)
+        bench.pace.after_batch(rows, done.taken, seconds=done.seconds)
         bench.halving.settled()
         if not bench.halving.is_active:
             bench.memory.forget()
-            bench.sizer.committed(done.taken, done.seconds)
+            if not done.was_sweep:  # a sweep waits for single rows: it says nothing about sizes
+                _resized(
+                    held,
+                    bench.sizer.committed(
+                        asked=done.asked,
+                        taken=done.taken,
+                        seconds=done.seconds,
+                        wal_bytes=done.wal_bytes,
+                    ),
+                )
         return done
+
+
+def _resized(held: Slice, change: Resized | None) -> None:
+    """The reason for each change is in the log; small ones at a level that few ask for."""
+    if change is not None:
+        log.log(
+            logging.INFO if change.is_worth_telling else logging.DEBUG,
+            Event.BATCH_RESIZED,
+            run=held.run,
+            slice=held.number,
+            rows=change.rows,
+            was=change.was,
+            reason=change.reason,
+        )
 
 
 def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
@@ -300,29 +323,10 @@ def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
         return batch.execute(bench, held, rows=min(rows, bench.sizer.rows), probe=bench.probe)
     except (RetriableError, RowsRefusedError) as error:
         if isinstance(error, RetriableError) and error.timed_out:
-            bench.sizer.timed_out()
+            _resized(held, bench.sizer.timed_out())
         _log_failure(held, str(error))
         bench.reconnect_if_closed()
         raise
-
-
-def _sleep_holding(bench: Bench, held: Slice, seconds: float, is_over: Callable[[], bool]) -> bool:
-    """Wait for the pace, renewing the lease; False when the time is over or the slice is lost."""
-    beat = bench.settings.lease_seconds * HEARTBEAT_SHARE
-    while seconds > 0:
-        if is_over():
-            return False
-        nap = min(seconds, beat, 0.25)
-        bench.clock.sleep(nap)
-        seconds -= nap
-        bench.since_heartbeat += nap
-        if bench.since_heartbeat >= beat:
-            bench.since_heartbeat = 0.0
-            if not slices.heartbeat(
-                bench.conn, bench.ledger, held, lease_seconds=bench.settings.lease_seconds
-            ):
-                return False
-    return True
 
 
 def _tell(bench: Bench, done: batch.Batch) -> None:

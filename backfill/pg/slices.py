@@ -13,22 +13,25 @@ Concurrency rules (I1, I3), each tested by killing the process there:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from backfill.events import Event
 from backfill.model import Counts, Key, SlicePhase
 from backfill.pg.connect import Connection
-from backfill.pg.ledger import Ledger, add_event
+from backfill.pg.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """A slice that this process holds under `epoch`; `counts` as of when it was read."""
+    """A slice that this process holds under `epoch`; `counts` as of when it was read.
+
+    Attributes:
+        wal_at: the bytes that the server's WAL had come to then; None: not asked for.
+    """
 
     run: str
     number: int
@@ -40,6 +43,7 @@ class Slice:
     epoch: int
     attempts: int
     counts: Counts
+    wal_at: int | None = field(default=None, compare=False)
 
 
 _COUNTS = tuple(Counts().as_dict())
@@ -61,6 +65,7 @@ def _slice(row: Mapping[str, Any]) -> Slice:
         epoch=row["epoch"],
         attempts=row["attempts"],
         counts=Counts(**{name: row[name] for name in _COUNTS}),
+        wal_at=row.get("wal_at"),
     )
 
 
@@ -159,16 +164,40 @@ def place(
     )
 
 
-def lock(conn: Connection, ledger: Ledger, held: Slice) -> tuple[Slice, str] | None:
+# How far the server's WAL has come, in bytes; in the statements that a batch makes anyway. What
+# others wrote meanwhile is in the difference, so a reader takes a middle value of several batches.
+_WAL_AT: LiteralString = "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS wal_at"
+_WAL_UNKNOWN: LiteralString = "NULL::bigint AS wal_at"
+
+
+def can_read_wal(conn: Connection) -> psycopg.Error | None:
+    """Why how far the WAL has come cannot be read here; None: it can. No transaction may be open.
+
+    Some hosted servers refuse the function, and anybody may revoke it.
+    """
+    try:
+        conn.execute("SELECT " + _WAL_AT)
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+def lock(
+    conn: Connection, ledger: Ledger, held: Slice, *, reads_wal: bool = False
+) -> tuple[Slice, str] | None:
     """Inside a batch's transaction: hold our slice's row until the end of it.
 
     Returns:
         The slice as it is now and the run's state; None when the epoch is no longer ours.
     """
+    wal_at = _WAL_AT if reads_wal else _WAL_UNKNOWN
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             ledger.q(
-                "SELECT s.*, r.state FROM {s}.slice s JOIN {s}.run r ON r.id = s.run"
+                "SELECT s.*, r.state, " + wal_at + " FROM {s}.slice s JOIN {s}.run r"
+                " ON r.id = s.run"
                 " WHERE s.run = %s AND s.number = %s AND s.epoch = %s FOR NO KEY UPDATE OF s"
             ),
             [held.run, held.number, held.epoch],
@@ -185,8 +214,14 @@ def record(
     added: Counts,
     phase: SlicePhase,
     lease_seconds: float,
+    taken: int | None = None,
+    reads_wal: bool = False,
 ) -> Slice:
-    """In the batch's transaction, after `lock`: move the cursor, add counts, renew the lease."""
+    """In the batch's transaction, after `lock`: move the cursor, add counts, renew the lease.
+
+    `batch_seconds` is the transaction's age, so without the commit's own flush.
+    """
+    wal_at = _WAL_AT if reads_wal else _WAL_UNKNOWN
     with conn.cursor(row_factory=dict_row) as cur:
         row = cur.execute(
             ledger.q(
@@ -197,12 +232,16 @@ def record(
                 " suppressed = suppressed + %(suppressed)s, gone = gone + %(gone)s,"
                 " deferred = deferred + %(deferred)s,"
                 " progress_at = CASE WHEN %(progress)s THEN clock_timestamp() ELSE progress_at END,"
+                " batch_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp()),"
+                " batch_rows = %(taken)s,"
                 " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
-                " WHERE run = %(run)s AND number = %(number)s AND epoch = %(epoch)s RETURNING *"
+                " WHERE run = %(run)s AND number = %(number)s AND epoch = %(epoch)s RETURNING *, "
+                + wal_at
             ),
             {
                 **added.as_dict(),
                 "progress": bool(added.settled) or cursor != held.cursor,
+                "taken": taken,
                 "run": held.run,
                 "number": held.number,
                 "epoch": held.epoch,
@@ -278,84 +317,6 @@ def raise_epochs(conn: Connection, ledger: Ledger, run: str) -> None:
         ),
         [run],
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lapsed:
-    """A slice whose lease had run out, as it was."""
-
-    run: str
-    number: int
-    epoch: int
-    holder: str
-
-
-def free_lapsed(
-    conn: Connection, ledger: Ledger, run: str | None = None, *, by: str = "its lease ran out"
-) -> tuple[list[Lapsed], list[Lapsed]]:
-    """Free slices whose lease has run out, of one run or of all, and say so in the events (I7).
-
-    What is held has a slot: the partial index of slots finds it.
-
-    Returns:
-        Those that were freed, and those that a batch still holds open (their rows were skipped).
-    """
-    params = {"run": run}
-    with conn.cursor(row_factory=dict_row) as cursor:
-        freed = cursor.execute(
-            ledger.q(
-                "WITH lapsed AS (SELECT run, number, epoch, holder FROM {s}.slice"
-                " WHERE slot IS NOT NULL AND lease_until < clock_timestamp()"
-                " AND (%(run)s::text IS NULL OR run = %(run)s) FOR NO KEY UPDATE SKIP LOCKED)"
-                " UPDATE {s}.slice AS s SET epoch = s.epoch + 1, holder = NULL, slot = NULL,"
-                " lease_until = NULL FROM lapsed"
-                " WHERE s.run = lapsed.run AND s.number = lapsed.number"
-                " RETURNING lapsed.run, lapsed.number, lapsed.epoch, lapsed.holder"
-            ),
-            params,
-        ).fetchall()
-        stuck = cursor.execute(
-            ledger.q(
-                "SELECT run, number, epoch, holder FROM {s}.slice"
-                " WHERE slot IS NOT NULL AND lease_until < clock_timestamp()"
-                " AND (%(run)s::text IS NULL OR run = %(run)s)"
-            ),
-            params,
-        ).fetchall()
-    for row in freed:
-        add_event(
-            conn,
-            ledger,
-            Event.SLICE_FREED,
-            run=row["run"],
-            caused_by=by,
-            slice=row["number"],
-            holder=row["holder"],
-            epoch=row["epoch"],
-        )
-    return [Lapsed(**row) for row in freed], [Lapsed(**row) for row in stuck]
-
-
-def terminate_backends(conn: Connection, names: Sequence[str], *, busy_seconds: float) -> list[int]:
-    """End the transactions of holders whose lease has run out; returns their process ids.
-
-    Only backends that wait for their client (stopped, or unreachable) or have been at it for longer
-    than any statement may take: one that is just slow keeps its slice by its row lock.
-    """
-    # chosen first, ended then: of conditions side by side the planner tries the cheapest first,
-    # and that would be pg_terminate_backend, for everybody
-    return [
-        row[0]
-        for row in conn.execute(
-            "WITH hung AS MATERIALIZED (SELECT pid FROM pg_stat_activity"
-            " WHERE application_name = ANY(%s)"
-            " AND datname = current_database() AND pid <> pg_backend_pid()"
-            " AND (state LIKE 'idle in transaction%%' OR wait_event_type = 'Client'"
-            " OR xact_start < clock_timestamp() - make_interval(secs => %s)))"
-            " SELECT pid FROM hung WHERE pg_terminate_backend(pid)",
-            [list(names), busy_seconds],
-        )
-    ]
 
 
 def add_quarantined(

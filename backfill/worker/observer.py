@@ -100,10 +100,14 @@ class RunLimiter:
         self._run = run
         self._alone = LocalLimiter(clock, share=1.0 / max(1, slots))
 
-    def take(self, rows: int, rows_per_second: float) -> float:
+    def take(self, rows: float, rows_per_second: float) -> float:
         """Take tokens; seconds to wait before using them."""
         if self._checkpoint is not None:
             wait = self._checkpoint.take(self._run, rows, rows_per_second, burst=BURST_SECONDS)
             if wait is not None:
                 return wait
         return self._alone.take(rows, rows_per_second)
+
+    def shared_by(self, slots: int) -> None:
+        """The run's concurrency has changed, or not: without Redis each slot gets its part."""
+        self._alone.keep_to(1.0 / max(1, slots))

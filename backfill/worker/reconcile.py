@@ -31,7 +31,7 @@ from backfill.events import Event
 from backfill.hours import Hours
 from backfill.job import Options
 from backfill.model import PauseCause, RunState
-from backfill.pg import slices
+from backfill.pg import freeing, slices
 from backfill.pg.connect import Connection, application_name
 from backfill.pg.ledger import Ledger, Run, add_event, live_runs, pauses
 from backfill.project import Desk, Project
@@ -175,9 +175,9 @@ class Reconciler:
             ),
             [FORGET_SECONDS],
         )
-        freed, stuck = slices.free_lapsed(conn, ledger, by=self.name)
+        freed, stuck = freeing.free_lapsed(conn, ledger, by=self.name)
         if stuck:
-            pids = slices.terminate_backends(
+            pids = freeing.terminate_backends(
                 conn,
                 [application_name(held.run, held.number, held.epoch) for held in stuck],
                 busy_seconds=self._longest_statement(conn, ledger),

@@ -266,13 +266,14 @@ def test_the_points_at_which_a_process_can_die_are_those_that_the_tests_kill_it_
 def test_the_numbers_of_batch_sizes_are_those_of_the_code() -> None:
     text = sections(HOW_IT_WORKS, "###")["How batch sizes follow the target"]
     for number in (
-        f"should take {sizing.TARGET_SECONDS} s",
+        f"(until there are {sizing.ENOUGH},",
+        f"`target_batch_seconds` ({backfill.Options().target_batch_seconds} s)",
         f"The first one has {sizing.FIRST_ROWS} rows",
         f"in the last {sizing.RECENT} batches",
         f"at most {sizing.GROWTH} times the one before",
-        f"from {sizing.MIN_ROWS} to {sizing.MAX_ROWS:,} rows",
     ):
         assert number in text
+    assert sizing.WHOLE_SHARE == 0.5  # "less than half"
     assert (sizing.FAR_OVER, sizing.CUT) == (5.0, 10)  # "five times", "a tenth"
 
 

@@ -14,7 +14,7 @@ from backfill.engine.work import work
 from backfill.errors import RefusedError
 from backfill.job import Job, Options
 from backfill.model import PauseCause, SlicePhase
-from backfill.pg import slices
+from backfill.pg import freeing, slices
 from backfill.pg.connect import transaction
 from backfill.pg.ledger import Run
 from backfill.pg.slices import Slice, SlotTakenError
@@ -209,13 +209,13 @@ def test_an_epoch_raised_in_the_middle_of_a_batch_waits_for_it(site: Worksite) -
     assert site.rows("SELECT DISTINCT n FROM t") == [(1,)]
 
 
-def _expire_leases(site: Worksite) -> tuple[list[slices.Lapsed], list[slices.Lapsed]]:
+def _expire_leases(site: Worksite) -> tuple[list[freeing.Lapsed], list[freeing.Lapsed]]:
     site.execute(
         "WITH free AS (SELECT run, number FROM backfill.slice FOR UPDATE SKIP LOCKED)"
         " UPDATE backfill.slice s SET lease_until = '-infinity' FROM free"
         " WHERE s.run = free.run AND s.number = free.number AND s.holder IS NOT NULL"
     )
-    return slices.free_lapsed(site.conn, site.ledger)
+    return freeing.free_lapsed(site.conn, site.ledger)
 
 
 def test_a_batch_under_a_state_that_allows_no_work_writes_nothing(site: Worksite) -> None:

@@ -16,13 +16,12 @@ import psycopg
 import pytest
 
 from backfill.engine.batch import DEADLOCK_TIMEOUT_SECONDS, TRANSFORM_SHARE
-from backfill.engine.sizing import TARGET_SECONDS
 from backfill.job import Insert, Job, Options, Row, Sql, Table, Update
 from tests.engine.factory import BOUND_SECONDS, Gate, Worksite
 from tests.engine.jobs import Increment, IncrementInPython
 
 #: Ten times what a batch is meant to take.
-LONGEST_WAIT_MS = TARGET_SECONDS * 10 * 1000
+LONGEST_WAIT_MS = Options().target_batch_seconds * 10 * 1000
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from backfill.model import Counts, SlicePhase
-from backfill.pg import slices
+from backfill.pg import freeing, slices
 from backfill.pg.connect import Connection, application_name, connect, transaction
 from backfill.pg.ledger import Ledger
 from tests.pg.holding import LAPSED, LONG, batch_of, hung_batch_of, placed, row, until
@@ -63,7 +63,7 @@ def test_lapsed_slices_are_freed_and_said_and_locked_ones_are_passed_by(
     placed(pg, ledger, 3, slot=2)
     assert slices.release(pg, ledger, placed(pg, ledger, 4, slot=3))
     with batch_of(db_url, ledger, hung):
-        freed, stuck = slices.free_lapsed(pg, ledger)
+        freed, stuck = freeing.free_lapsed(pg, ledger)
         told = [(one.run, one.number, one.epoch, one.holder) for one in (*freed, *stuck)]
         assert (len(freed), len(stuck)) == (1, 1)
         assert told == [(run, 1, lapsed.epoch, "gone"), (run, 2, hung.epoch, "hung")]
@@ -71,7 +71,7 @@ def test_lapsed_slices_are_freed_and_said_and_locked_ones_are_passed_by(
         assert row(pg, 2, "epoch, holder, slot") == (1, "hung", 1)
         assert row(pg, 3, "epoch, holder, slot") == (1, "a", 2)
         assert row(pg, 4, "epoch, holder, slot") == (1, None, None)
-    freed, stuck = slices.free_lapsed(pg, ledger)
+    freed, stuck = freeing.free_lapsed(pg, ledger)
     assert ([one.number for one in freed], stuck) == ([2], [])
 
 
@@ -89,13 +89,13 @@ def test_a_batch_that_renews_its_lease_meanwhile_is_not_taken_for_lapsed(
             phase=SlicePhase.WALK,
             lease_seconds=LONG,
         )
-    assert slices.free_lapsed(pg, ledger) == ([], [])
+    assert freeing.free_lapsed(pg, ledger) == ([], [])
 
 
 def test_slices_of_one_run_can_be_freed_alone(pg: Connection, ledger: Ledger, run: str) -> None:
     placed(pg, ledger, 1, slot=0, lease=LAPSED)
-    assert slices.free_lapsed(pg, ledger, "other-abcde") == ([], [])
-    freed, _ = slices.free_lapsed(pg, ledger, run)
+    assert freeing.free_lapsed(pg, ledger, "other-abcde") == ([], [])
+    freed, _ = freeing.free_lapsed(pg, ledger, run)
     assert [one.number for one in freed] == [1]
 
 
@@ -107,9 +107,9 @@ def test_a_hung_holders_backend_is_ended_and_its_slice_is_free(
     name = application_name(run, 1, held.epoch)
     with hung_batch_of(db_url, ledger, held) as batch:
         pid = batch.info.backend_pid
-        assert slices.terminate_backends(pg, ["backfill of nobody"], busy_seconds=LONG) == []
-        assert slices.terminate_backends(pg, [name], busy_seconds=LONG) == [pid]
-        until(lambda: slices.free_lapsed(pg, ledger)[0])
+        assert freeing.terminate_backends(pg, ["backfill of nobody"], busy_seconds=LONG) == []
+        assert freeing.terminate_backends(pg, [name], busy_seconds=LONG) == [pid]
+        until(lambda: freeing.free_lapsed(pg, ledger)[0])
         with pytest.raises(psycopg.OperationalError):
             batch.execute("SELECT 1")
     assert row(pg, 1, "epoch, holder") == (2, None)
@@ -130,9 +130,9 @@ def test_a_backend_that_is_at_work_is_spared_until_it_took_too_long(
                 ).rowcount
             )
         )
-        assert slices.terminate_backends(pg, [name], busy_seconds=LONG) == []
+        assert freeing.terminate_backends(pg, [name], busy_seconds=LONG) == []
         assert not working.done()
-        assert slices.terminate_backends(pg, [name], busy_seconds=0.0) == [pid]
+        assert freeing.terminate_backends(pg, [name], busy_seconds=0.0) == [pid]
         with pytest.raises(psycopg.OperationalError):
             working.result(30)
 
@@ -142,6 +142,6 @@ def test_only_backends_of_the_same_database_are_ended(
 ) -> None:
     with connect(bare_url) as elsewhere, transaction(elsewhere, name=application_name(run, 1, 1)):
         elsewhere.execute("SELECT 1")
-        ended = slices.terminate_backends(pg, [application_name(run, 1, 1)], busy_seconds=0.0)
+        ended = freeing.terminate_backends(pg, [application_name(run, 1, 1)], busy_seconds=0.0)
         assert ended == []
         elsewhere.execute("SELECT 1")
