@@ -120,10 +120,10 @@ def _sample(
 ) -> Sample:
     return Sample(
         name=spec.name,
-        value=value,
+        value=None if value is None else float(value),
         unit=spec.unit,
-        stop=spec.stop,
-        resume=spec.resume,
+        stop=float(spec.stop),
+        resume=float(spec.resume),
         worse=spec.worse,
         state=state,
         message=message,
