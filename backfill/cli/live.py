@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from backfill.cli.show import counts_sum, duration, json_line, share, state
+from backfill.cli.show import counts_sum, duration, json_line, share, signals, state
 from backfill.errors import ExitCode, UnreachableError, WaitTimeoutError
-from backfill.model import PauseCause, RunState
+from backfill.model import PauseCause, RunState, SignalState
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -31,6 +31,8 @@ LINE_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 #: The rate shown is that of the last seconds.
 RATE_SECONDS = 10.0
+#: Signals that are drawn so that they are seen.
+_COMPLAINS = {SignalState.SLOW, SignalState.STOP, SignalState.UNREADABLE}
 
 
 class Reader:
@@ -184,11 +186,12 @@ def _line(progress: Progress | None) -> str:
 
 
 def _is_held_up(progress: Progress) -> bool:
-    """True when nothing is done now, and a person should know why."""
+    """True when less is done now than could be, and a person should know why."""
     is_unattended = progress.run.executor == "celery" and not progress.workers
     return progress.run.run_state.is_live and (
         bool(progress.pauses)
         or is_unattended
+        or progress.run.speed < 1
         or (progress.run.run_state is RunState.QUEUED and bool(progress.run.barrier))
     )
 
@@ -226,6 +229,8 @@ def _drawn(progress: Progress | None, note: str) -> Group:
             lines.append(Text(progress.limited_by, style="yellow"))
         if counts.quarantined or counts.deferred:
             lines.append(Text(counts_sum(counts), style="dim"))
+        for sample, line in zip(progress.signals, signals(progress.signals), strict=True):
+            lines.append(Text(line, style="yellow" if sample.state in _COMPLAINS else "dim"))
     if note:
         lines.append(Text(note, style="yellow"))
     return Group(grid, *lines)

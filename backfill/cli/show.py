@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from backfill.model import Counts, Key
     from backfill.pg.ledger import Pause
+    from backfill.pg.samples import Sample
     from backfill.watch.progress import Progress
 
 #: Where output is no terminal nothing is folded or cut: a program may read it.
@@ -107,14 +108,35 @@ def counts_sum(counts: Counts) -> str:
 
 
 def state(progress: Progress) -> str:
-    """`running`, `paused (quarantine)`."""
-    causes = ", ".join(pause.cause for pause in progress.pauses)
-    return f"{progress.run.state} ({causes})" if causes else progress.run.state
+    """`running`, `running (25 % of full speed)`, `paused (quarantine)`."""
+    run = progress.run
+    more = ", ".join(pause.cause for pause in progress.pauses)
+    if run.run_state.is_working and run.speed < 1:
+        more = f"{run.speed * 100:.0f} % of full speed"
+    return f"{run.state} ({more})" if more else run.state
 
 
 def share(progress: Progress) -> str:
     """`41 %`; a question mark while no total is known."""
     return "?" if progress.share is None else f"{int(progress.share * 100)} %"
+
+
+def signals(samples: Sequence[Sample]) -> Iterator[str]:
+    """A line for each signal: name, value, what it means, and its thresholds or what is wrong."""
+    from backfill.engine.judge import amount, thresholds
+
+    rows = [
+        (
+            sample.name,
+            "?" if sample.value is None else amount(sample.value, sample.unit),
+            str(sample.state),
+            "; ".join(filter(None, (sample.message, thresholds(sample)))),
+        )
+        for sample in samples
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for name, value, state, told in rows:
+        yield f"{name:<{widths[0]}}  {value:>{widths[1]}}  {state:<{widths[2]}}  {told}"
 
 
 def pause_told(pause: Pause) -> str:

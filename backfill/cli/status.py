@@ -33,9 +33,9 @@ def status(
 
     JSON of a run: {"run", "job", "label", "state", "executor", "requested_by", "params", "options",
     "total_rows", "total_is_exact", "share", "counts", "slices", "held", "rows_per_second",
-    "eta_seconds", "eta_at", "limited_by", "pauses", "workers", "failure", "created_at",
-    "started_at", "finished_at", "source", "database", "quarantine": {"open", "all"}}. Of the list:
-    {"runs": […]}.
+    "eta_seconds", "eta_at", "limited_by", "speed", "signals", "pauses", "workers", "failure",
+    "created_at", "started_at", "finished_at", "source", "database", "quarantine": {"open", "all"}}.
+    Of the list: {"runs": […]}.
     """
     if run_text is None:
         _list(session, database, limit, as_json=as_json)
@@ -111,6 +111,8 @@ def _show(desk: Desk, progress: Progress) -> None:
             "ended": "" if run.finished_at is None else show.local_time(run.finished_at),
         }
     )
+    for number, line in enumerate(show.signals(progress.signals)):
+        click.echo(f"  {'' if number else 'signals':<10}  {line}")
     for pause in progress.pauses:
         click.echo(f"  paused: {show.pause_told(pause)}")
     if run.state == "failed":

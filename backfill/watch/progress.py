@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from backfill.checkpoint import Checkpoint
 from backfill.hours import Hours
-from backfill.job import Options
 from backfill.model import Counts, PauseCause, RunState
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, Pause, Run, get_run, pauses, totals, workers
+from backfill.pg.samples import Sample, read_samples
+from backfill.watch.limits import limited_by
 
 #: A worker that was not seen for so long is not counted.
 WORKER_SECONDS = 10.0
@@ -28,6 +29,7 @@ class Progress:
         source: where the counts come from.
         usual_rate: keys settled per second since it began, of the hours in which it might work.
         at: when this was so.
+        signals: the last samples of those that it obeys; none once it has ended.
     """
 
     run: Run
@@ -40,6 +42,7 @@ class Progress:
     source: Literal["checkpoint", "ledger"]
     usual_rate: float | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    signals: Sequence[Sample] = ()
 
     @property
     def label(self) -> str:
@@ -88,19 +91,7 @@ class Progress:
     @property
     def limited_by(self) -> str:
         """What limits the run now, in words."""
-        state = self.run.run_state
-        if not state.is_live:
-            return ""
-        if self.pauses:
-            return "; ".join(f"{pause.cause}: {pause.reason}" for pause in self.pauses)
-        if self.run.executor == "celery" and not self.workers:
-            return "no worker is running: start one with `backfill worker`"
-        if state is RunState.QUEUED and self.run.barrier:
-            return "older transactions that still write to the source"
-        options = Options.from_json(self.run.options)
-        if options.rate is not None:
-            return f"its rate of {options.rate}"
-        return f"its concurrency of {options.concurrency}"
+        return limited_by(self.run, pauses=self.pauses, workers=self.workers, signals=self.signals)
 
     def line(self) -> str:
         """`flights.departs_at 41 % 137,800/336,776, 21,400 rows/s`."""
@@ -134,6 +125,21 @@ class Progress:
             "eta_seconds": self.eta_seconds,
             "eta_at": _utc(self.eta_at),
             "limited_by": self.limited_by,
+            "speed": run.speed,
+            "signals": [
+                {
+                    "name": sample.name,
+                    "value": sample.value,
+                    "unit": sample.unit,
+                    "stop": sample.stop,
+                    "resume": sample.resume,
+                    "worse": sample.worse,
+                    "state": str(sample.state),
+                    "message": sample.message,
+                    "at": _utc(sample.at),
+                }
+                for sample in self.signals
+            ],
             "pauses": [
                 {
                     "cause": pause.cause,
@@ -199,6 +205,7 @@ def read(
         run = get_run(conn, ledger, run_id)
         total = totals(conn, ledger, run_id)
         causes = pauses(conn, ledger, run_id)
+        signals = read_samples(conn, ledger, run_id)
         alive = workers(conn, ledger, within_seconds=WORKER_SECONDS)
     if snapshot is not None and run.finished_at is not None:
         snapshot = None  # what has ended is read from the ledger alone
@@ -214,6 +221,7 @@ def read(
         workers=len(alive),
         source="ledger" if snapshot is None else "checkpoint",
         usual_rate=usual_rate,
+        signals=signals,
     )
 
 
