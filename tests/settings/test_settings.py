@@ -1,55 +1,22 @@
-"""`backfill.settings`: the project found, its settings read, and no secret shown."""
+"""`backfill.settings`: the project found, and its settings read."""
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from backfill.errors import ExitCode, ProjectError, UsageError
+from backfill.errors import ProjectError, UsageError
 from backfill.settings import (
-    DatabaseSettings,
     EngineSettings,
     Settings,
     find_project,
     load,
     read_environment,
 )
-from backfill.url import safe_url
-
-Project = Callable[..., Path]
-URL = "postgresql://ann:s3cret@db.example:5432/shop"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """Makes a folder with these files in it; by default with an empty backfill.toml."""
-
-    def make(toml: str | None = "", /, *, under: str = "p", **files: str) -> Path:
-        folder = tmp_path / under
-        folder.mkdir(parents=True, exist_ok=True)
-        names = {"pyproject": "pyproject.toml", "env": ".env"}
-        if toml is not None:
-            (folder / "backfill.toml").write_text(toml, encoding="utf-8")
-        for name, text in files.items():
-            (folder / names[name]).write_text(text, encoding="utf-8")
-        return folder
-
-    return make
-
-
-def refused(folder: Path, environ: Mapping[str, str] | None = None) -> ProjectError:
-    with pytest.raises(ProjectError) as caught:
-        load(folder, environ or {})
-    assert caught.value.exit_code is ExitCode.PROJECT
-    return caught.value
-
+from tests.settings.conftest import URL, Project, refused
 
 # ------------------------------------------------------------------------------------- finding
 
@@ -183,6 +150,10 @@ def test_every_setting_is_read(project: Project) -> None:
         [databases.main]
         url_env = "DATABASE_URL"
         confirm = true
+        max_slots = 8
+        replica_url_envs = ["NEAR_URL", "FAR_URL"]
+        prometheus_url_env = "PROMETHEUS_URL"
+        ignored_standbys = ["delayed", "an odd name"]
         [databases.archive]
         url_env = "ARCHIVE_URL"
         [redis]
@@ -193,8 +164,11 @@ def test_every_setting_is_read(project: Project) -> None:
         task_seconds = 3
         sweep_seconds = 60
         begin_wait_seconds = 0
+        sample_seconds = 0.5
+        signals_stale_seconds = 5
     """)
-    settings = load(folder, {"DATABASE_URL": URL, "BROKER": "rediss://r:6380/0"})
+    environ = {"DATABASE_URL": URL, "NEAR_URL": URL, "PROMETHEUS_URL": "http://prometheus:9090"}
+    settings = load(folder, {**environ, "BROKER": "rediss://r:6380/0"})
     assert settings.jobs == ("jobs", "shop.backfills")
     assert settings.setup == "shop.boot:setup"
     assert (settings.schema, settings.queue) == ("ledger", "slow.lane")
@@ -211,7 +185,17 @@ def test_every_setting_is_read(project: Project) -> None:
         task_seconds=3,
         sweep_seconds=60,
         begin_wait_seconds=0,
+        sample_seconds=0.5,
+        signals_stale_seconds=5,
     )
+    main, archive = settings.databases.values()
+    assert (main.max_slots, archive.max_slots) == (8, None)
+    near, far = main.replicas
+    assert (near.name, near.postgres(), far.name, far.raw) == ("NEAR_URL", URL, "FAR_URL", None)
+    assert main.prometheus is not None
+    assert main.prometheus.http() == "http://prometheus:9090"
+    assert main.ignored_standbys == ("delayed", "an odd name")
+    assert (archive.replicas, archive.prometheus, archive.ignored_standbys) == ((), None, ())
 
 
 def test_settings_go_to_another_process_as_they_are(project: Project) -> None:
@@ -356,235 +340,3 @@ def test_an_env_file_that_cannot_be_read_is_named_and_not_quoted(project: Projec
     assert str(folder / ".env") in error.message
     assert "s3cret" not in str(error)
     assert error.__suppress_context__  # a traceback with locals would show the file's bytes
-
-
-# ---------------------------------------------------------------------------------- no secret
-
-
-def test_no_url_is_in_a_repr() -> None:
-    settings = load(None, {"BACKFILL_DATABASE_URL": URL, "BACKFILL_REDIS_URL": "redis://:s3cret@r"})
-    assert "s3cret" not in repr(settings)
-    assert "s3cret" not in repr(settings.database())
-
-
-@pytest.mark.parametrize(
-    "toml",
-    [
-        f'[databases.main]\nurl = "{URL}"',
-        f'[databases.main]\nurl_env = "A"\nurl = "{URL}"',
-        f'[databases.main]\nurl_env = "{URL}"',
-        '[databases.main]\nurl_env = "A"\npassword = "s3cret"',
-        '[redis]\nurl = "redis://:s3cret@r"',
-        'redis_url = "redis://:s3cret@r"',
-        f'database_url = "{URL}"',
-    ],
-)
-def test_a_literal_url_in_a_file_is_refused_for_that_reason(project: Project, toml: str) -> None:
-    error = refused(project(toml))
-    assert "would put a secret into a file" in error.message
-    assert "url_env" in error.remedy
-    assert "s3cret" not in str(error)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        (URL, "postgresql://db.example:5432/shop"),
-        ("postgres://h/db?password=s3cret", "postgres://h/db"),
-        ("postgresql://h1:1,h2:2/db", "postgresql://h1:1,h2:2/db"),
-        ("postgresql://u:s3cret@[::1]:5432/db", "postgresql://[::1]:5432/db"),
-        ("postgresql:///db?host=/run", "postgresql:///db"),
-        ("postgresql://%2Frun%2Fpg/db", "postgresql://%2Frun%2Fpg/db"),
-        ("redis://:s3cret@r:6379/0", "redis://r:6379/0"),
-        ("redis://:s3@cret@r:6379/0", "redis://r:6379/0"),
-        ("unix://ann:s3cret@/run/redis.sock?db=1", "unix:///run/redis.sock"),
-        # a password that should have been written with percent signs
-        ("postgresql://ann:s3/cret@h/db", "postgresql://…"),
-        ("postgresql://ann:12/s3cret@h/db", "postgresql://…"),
-        ("postgresql://ann:12?s3cret@h/db", "postgresql://…"),
-        ("postgresql://ann:12#s3cret@h/db", "postgresql://…"),
-        ("redis://:s3cret", "redis://…"),
-        ("postgresql://h/db\nforged", "postgresql://…"),
-        ("host=h password=s3cret", "…"),
-        ("s3cret", "…"),
-        ("", "…"),
-    ],
-)
-def test_a_url_is_shown_as_host_port_and_database(url: str, shown: str) -> None:
-    assert safe_url(url) == shown
-
-
-_part = st.text(min_size=1).filter(lambda text: "Pa55" not in text)
-
-
-@given(_part, _part, st.sampled_from(["@h:5432/db", "@h", "@h/db?a=b", "@[::1]/db"]))
-def test_no_password_is_ever_shown_however_it_is_written(
-    before: str, after: str, place: str
-) -> None:
-    shown = safe_url(f"postgresql://ann:{before}Pa55{after}{place}")
-    assert "Pa55" not in shown
-    assert "ann" not in shown
-
-
-# ------------------------------------------------------------------------------------- mistakes
-
-
-@pytest.mark.parametrize(
-    ("toml", "place", "rest"),
-    [
-        ("job = []", ": job is no setting", 'did you mean "jobs"?'),
-        ("xyzzy = 1", ": xyzzy is no setting", "The settings here: jobs, setup"),
-        ("[enginge]", ": enginge is no setting", 'did you mean "engine"?'),
-        ("[engine]\nlease_s = 5", ": [engine] lease_s is no setting", 'you mean "lease_seconds"?'),
-        ("[redis]\nurlenv = 1", ": [redis] urlenv is no setting", 'did you mean "url_env"?'),
-        (
-            '[databases.main]\nurl_env = "A"\nconfim = true',
-            ": [databases.main] confim is no setting",
-            'did you mean "confirm"?',
-        ),
-        ('jobs = "jobs"', ": jobs takes names of modules", "is a string"),
-        ("jobs = [1]", ": jobs takes names of modules", "is a list"),
-        ('jobs = ["a/b.py"]', ": jobs takes names of modules", ""),
-        ('jobs = ["a.2"]', ": jobs takes names of modules", ""),
-        ('setup = "myapp.boot"', ": setup takes a function", 'such as "myapp.boot:setup"'),
-        ("setup = true", ": setup takes a function", "is true or false"),
-        ("setup = 2026-01-01", ": setup takes a function", "is a date or time"),
-        ('schema = "Ledger"', ": schema takes a plain lower-case name", ""),
-        ('schema = "pg_ledger"', ": schema takes a plain lower-case name", ""),
-        ('schema = ""', ": schema takes a plain lower-case name", ""),
-        (f'schema = "{"a" * 64}"', ": schema takes a plain lower-case name", ""),
-        ('queue = "a b"', ": queue takes letters", ""),
-        ('log_format = "xml"', ": log_format takes one of auto, console, json", ""),
-        ('log_level = "loud"', ": log_level takes one of debug, info, warning, error", ""),
-        ("log_level = 10", ": log_level takes one of", "is a number"),
-        ("databases = 1", ": databases takes a table", "is a number"),
-        ('[databases]\nurl_env = "A"', ": [databases] url_env takes a table", "[databases.main]"),
-        ("[databases.main]", ": [databases.main] url_env is missing", '"DATABASE_URL"'),
-        ('[databases.main]\nurl_env = "A B"', ": [databases.main] url_env takes the name", ""),
-        ("[databases.main]\nurl_env = 1", ": [databases.main] url_env takes the name", ""),
-        ('[databases."a b"]\nurl_env = "A"', ": [databases] a b is no name", ""),
-        (
-            '[databases.main]\nurl_env = "A"\nconfirm = "yes"',
-            ": [databases.main] confirm takes true or false",
-            "is a string",
-        ),
-        ('[engine]\ntask_seconds = "5"', ": [engine] task_seconds takes a number", "is a string"),
-        ("[engine]\ntask_seconds = true", ": [engine] task_seconds takes a number", ""),
-        ("[engine]\ntask_seconds = 0.9", ": [engine] task_seconds takes", "from 1 to"),
-        ("[engine]\nsweep_seconds = nan", ": [engine] sweep_seconds takes", "from 0 to"),
-        ("[engine]\nsweep_seconds = inf", ": [engine] sweep_seconds takes", "from 0 to"),
-        ("[engine]\nbegin_wait_seconds = -1", ": [engine] begin_wait_seconds takes", "from 0"),
-        ("[engine]\nreconcile_seconds = 0", ": [engine] reconcile_seconds takes", "from 0.1"),
-        ("[engine]\nlease_seconds = 0", ": [engine] lease_seconds takes", "from 1 to"),
-    ],
-)
-def test_a_mistake_is_named_with_its_file_and_key(
-    project: Project, toml: str, place: str, rest: str
-) -> None:
-    folder = project(toml)
-    error = refused(folder)
-    assert error.message.startswith(f"{folder / 'backfill.toml'}{place}")
-    assert rest in str(error)
-
-
-def test_a_mistake_in_pyproject_is_named_with_its_table(project: Project) -> None:
-    folder = project(None, pyproject="[tool.backfill.engine]\ntask = 1")
-    assert refused(folder).message.startswith(
-        f"{folder / 'pyproject.toml'}: [tool.backfill.engine] task is no setting"
-    )
-
-
-def test_a_tool_backfill_that_is_no_table_is_refused(project: Project) -> None:
-    folder = project(None, pyproject="[tool]\nbackfill = 1")
-    assert "[tool] backfill takes a table" in refused(folder).message
-
-
-@pytest.mark.parametrize(
-    "toml",
-    ["lease_seconds = 13", "reconcile_seconds = 5", "lease_seconds = 12\nreconcile_seconds = 3"],
-)
-def test_a_lease_and_a_period_that_break_the_promise_of_15_seconds_are_refused(
-    project: Project, toml: str
-) -> None:
-    error = refused(project(f"[engine]\n{toml}"))
-    assert "must stay below 15" in error.message
-    assert "killed worker" in error.remedy
-
-
-def test_a_lease_and_a_period_just_below_15_seconds_are_taken(project: Project) -> None:
-    engine = load(project("[engine]\nlease_seconds = 12.5\nreconcile_seconds = 2.4"), {}).engine
-    assert engine.lease_seconds + engine.reconcile_seconds < 15
-
-
-# ---------------------------------------------------------------------------------------- fuzz
-
-
-@pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    return (yield tmp_path_factory.mktemp("fuzzed"))
-
-
-_names = st.sampled_from(
-    [
-        "jobs",
-        "setup",
-        "schema",
-        "queue",
-        "log_format",
-        "log_level",
-        "databases",
-        "redis",
-        "engine",
-        "databases.main",
-        "databases.x.y",
-        "url_env",
-        "confirm",
-        "lease_seconds",
-        "task_seconds",
-    ]
-)
-_values = st.one_of(
-    st.text(max_size=8).map(json.dumps),
-    st.sampled_from(
-        ['"A"', '["a"]', '"m:f"', "[]", "{}", '{ url_env = "A" }', "2026-05-27", "nan"]
-    ),
-    st.integers().map(str),
-    st.integers(10**300, 10**320).map(str),
-    st.booleans().map(json.dumps),
-    st.floats(allow_nan=False, allow_infinity=False).map(repr),
-)
-_lines = st.tuples(_names, _values).map(" = ".join) | _names.map("[{}]".format)
-
-
-@given(st.lists(_lines, max_size=6).map("\n".join) | st.text(max_size=20))
-def test_any_settings_file_is_read_or_is_a_project_error(fuzzed: Path, text: str) -> None:
-    (fuzzed / "backfill.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    try:
-        settings = load(fuzzed, {})
-    except ProjectError as error:
-        message = error.message
-    else:
-        message = str(fuzzed)
-        assert settings.databases
-        assert settings.engine.lease_seconds + settings.engine.reconcile_seconds < 15
-    assert str(fuzzed) in message
-
-
-@given(st.text(max_size=40) | st.text(max_size=9).map("postgres://".__add__))
-def test_any_text_is_a_url_of_postgresql_or_a_project_error(text: str) -> None:
-    database = DatabaseSettings(name="main", raw_url=text)
-    try:
-        url = database.url
-    except ProjectError:
-        url = "postgresql://"
-    assert url.startswith("postgresql://")
-
-
-@given(st.text(max_size=40) | st.text(max_size=9).map("redis://".__add__))
-def test_any_text_is_a_url_of_redis_or_a_project_error(text: str) -> None:
-    settings = Settings(raw_redis_url=text)
-    try:
-        url = settings.redis_url
-    except ProjectError:
-        url = None
-    assert url is None or url == text

@@ -1,0 +1,97 @@
+"""`backfill.url`: what a URL may be, and what of it may be shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backfill.errors import ProjectError
+from backfill.settings import DatabaseSettings, Settings, load
+from backfill.url import safe_url
+from tests.settings.conftest import URL, Project, refused
+
+
+def test_no_url_is_in_a_repr() -> None:
+    settings = load(None, {"BACKFILL_DATABASE_URL": URL, "BACKFILL_REDIS_URL": "redis://:s3cret@r"})
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in repr(settings.database())
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        f'[databases.main]\nurl = "{URL}"',
+        f'[databases.main]\nurl_env = "A"\nurl = "{URL}"',
+        f'[databases.main]\nurl_env = "{URL}"',
+        '[databases.main]\nurl_env = "A"\npassword = "s3cret"',
+        '[redis]\nurl = "redis://:s3cret@r"',
+        'redis_url = "redis://:s3cret@r"',
+        f'database_url = "{URL}"',
+    ],
+)
+def test_a_literal_url_in_a_file_is_refused_for_that_reason(project: Project, toml: str) -> None:
+    error = refused(project(toml))
+    assert "would put a secret into a file" in error.message
+    assert "url_env" in error.remedy
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (URL, "postgresql://db.example:5432/shop"),
+        ("postgres://h/db?password=s3cret", "postgres://h/db"),
+        ("postgresql://h1:1,h2:2/db", "postgresql://h1:1,h2:2/db"),
+        ("postgresql://u:s3cret@[::1]:5432/db", "postgresql://[::1]:5432/db"),
+        ("postgresql:///db?host=/run", "postgresql:///db"),
+        ("postgresql://%2Frun%2Fpg/db", "postgresql://%2Frun%2Fpg/db"),
+        ("redis://:s3cret@r:6379/0", "redis://r:6379/0"),
+        ("redis://:s3@cret@r:6379/0", "redis://r:6379/0"),
+        ("unix://ann:s3cret@/run/redis.sock?db=1", "unix:///run/redis.sock"),
+        # a password that should have been written with percent signs
+        ("postgresql://ann:s3/cret@h/db", "postgresql://…"),
+        ("postgresql://ann:12/s3cret@h/db", "postgresql://…"),
+        ("postgresql://ann:12?s3cret@h/db", "postgresql://…"),
+        ("postgresql://ann:12#s3cret@h/db", "postgresql://…"),
+        ("redis://:s3cret", "redis://…"),
+        ("postgresql://h/db\nforged", "postgresql://…"),
+        ("host=h password=s3cret", "…"),
+        ("s3cret", "…"),
+        ("", "…"),
+    ],
+)
+def test_a_url_is_shown_as_host_port_and_database(url: str, shown: str) -> None:
+    assert safe_url(url) == shown
+
+
+_part = st.text(min_size=1).filter(lambda text: "Pa55" not in text)
+
+
+@given(_part, _part, st.sampled_from(["@h:5432/db", "@h", "@h/db?a=b", "@[::1]/db"]))
+def test_no_password_is_ever_shown_however_it_is_written(
+    before: str, after: str, place: str
+) -> None:
+    shown = safe_url(f"postgresql://ann:{before}Pa55{after}{place}")
+    assert "Pa55" not in shown
+    assert "ann" not in shown
+
+
+@given(st.text(max_size=40) | st.text(max_size=9).map("postgres://".__add__))
+def test_any_text_is_a_url_of_postgresql_or_a_project_error(text: str) -> None:
+    database = DatabaseSettings(name="main", raw_url=text)
+    try:
+        url = database.url
+    except ProjectError:
+        url = "postgresql://"
+    assert url.startswith("postgresql://")
+
+
+@given(st.text(max_size=40) | st.text(max_size=9).map("redis://".__add__))
+def test_any_text_is_a_url_of_redis_or_a_project_error(text: str) -> None:
+    settings = Settings(raw_redis_url=text)
+    try:
+        url = settings.redis_url
+    except ProjectError:
+        url = None
+    assert url is None or url == text
