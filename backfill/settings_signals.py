@@ -25,7 +25,7 @@ from backfill.signals import BUILTIN, DEFAULTS, REPLICA_LAG, Kind, SignalSpec, W
 _EXAMPLE: Final = ", such as { stop = 30, resume = 10 }, or true, or false"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _UNIT = re.compile(r"(?=\S)[^\x00-\x1f\x7f]{0,16}")
-_OWN_KEYS: Final = ("sql", "prometheus", "stop", "resume", "worse", "unit")
+OWN_KEYS: Final = ("sql", "prometheus", "stop", "resume", "worse", "unit")
 
 
 def read_signals(database: SettingsTable) -> Mapping[str, SignalSpec]:
@@ -91,7 +91,7 @@ def _own(table: SettingsTable, name: str) -> SignalSpec:
             remedy="Lower-case letters, digits and _ serve, a letter first, at most 63.",
         )
     own = table.table(name, example=', such as { sql = "SELECT …", stop = 10, resume = 5 }')
-    own.refuse_unknown(_OWN_KEYS)
+    own.refuse_unknown(OWN_KEYS)
     kinds: list[Kind] = [kind for kind in get_args(Kind) if kind in own.values]
     if len(kinds) > 1:
         raise ProjectError(

@@ -32,7 +32,7 @@ OWN_SECONDS: Final = 2.0
 QUERY_SECONDS: Final = 1.0
 
 #: Sessions whose wait is looked into in one round: pg_blocking_pids holds up the lock manager.
-_MOST_WAITING: Final = 50
+MOST_WAITING: Final = 50
 _BATCH = re.compile(r"backfill (.+) \d+\.\d+")
 #: PostgreSQL keeps so many bytes of a name (NAMEDATALEN - 1).
 _WHOLE_NAME: Final = 63
@@ -252,7 +252,7 @@ def standbys(conn: Connection, ignored: Sequence[str]) -> list[Standby]:
 def blocked(conn: Connection) -> list[Blocked]:
     """Sessions that wait for a lock of one of our batches, of any run."""
     with look(conn), conn.cursor(row_factory=class_row(Blocked)) as cursor:
-        return cursor.execute(_BLOCKED, {"most": _MOST_WAITING}).fetchall()
+        return cursor.execute(_BLOCKED, {"most": MOST_WAITING}).fetchall()
 
 
 def oldest_transaction(conn: Connection) -> tuple[str, float] | None:
