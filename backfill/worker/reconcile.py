@@ -2,6 +2,7 @@
 
 Every period each worker says in the ledger that it lives. Whoever holds the reconciler's lease then
 - frees slices whose lease has run out, and ends the backend of a holder that is lost in a batch,
+- starts the runs whose schedules tick,
 - opens the windows that have opened,
 - sends the messages of slots that nobody fills though there is work,
 - mends the checkpoint, which lacks the last batches of a killed worker.
@@ -25,7 +26,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from backfill.checkpoint import Checkpoint
-from backfill.engine import lifecycle
+from backfill.engine import lifecycle, schedule
 from backfill.errors import BackfillError
 from backfill.events import Event
 from backfill.hours import Hours
@@ -133,6 +134,14 @@ class Reconciler:
         if not self._lead(conn, ledger):
             return Round()
         freed = self._free(conn, ledger)
+        schedule.tick(
+            conn,
+            ledger,
+            database=database,
+            declare=self._project.declaration,
+            environ=self._project.environ,
+            by=self.name,
+        )
         runs = [run for run in live_runs(conn, ledger) if run.executor == "celery"]
         self._mend_checkpoint(desk, runs)
         for run in runs:
