@@ -128,6 +128,7 @@ class Project:
         Raises:
             BackfillError: a table is gone, the database does not answer, a secret is missing.
         """
+        database = self.settings.database(desk.database)
         return make_bench(
             desk.connect,
             desk.ledger,
@@ -139,6 +140,8 @@ class Project:
             observer=observer,
             environ=self.environ,
             stopping=stopping,
+            asks_for_signals=any(spec.required for spec in database.signals.values()),
+            max_slots=database.max_slots,
         )
 
 

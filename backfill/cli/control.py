@@ -189,7 +189,7 @@ def _is_same_or_accepted(
         RefusedError: the change is one that a run in its middle cannot follow.
         UsageError: the parameters of the run no longer fit.
     """
-    from backfill.engine import lifecycle
+    from backfill.engine.control import accept_changes as accept
     from backfill.engine.enqueue import person
 
     if declaration.fingerprint() == run.fingerprint:
@@ -205,7 +205,7 @@ def _is_same_or_accepted(
             remedy=f"End it (backfill cancel {run.id}) and begin a new run.",
         )
     declaration.complete_params(declaration.params_from_json(run.params))
-    lifecycle.accept_changes(
+    accept(
         desk.conn,
         desk.ledger,
         run.id,

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Assignment = tuple[str, str]
 
 
-def _assignments(
+def assignments(
     ctx: click.Context, param: click.Parameter, values: Sequence[str]
 ) -> tuple[Assignment, ...]:
     """`name=value`; the value may be empty and may contain "="."""
@@ -56,7 +56,7 @@ params_option = click.option(
     "-p",
     "--param",
     "params",
-    callback=_assignments,
+    callback=assignments,
     multiple=True,
     metavar="NAME=VALUE",
     help="A parameter of the job; may be repeated.",
@@ -64,7 +64,7 @@ params_option = click.option(
 set_option = click.option(
     "--set",
     "settings",
-    callback=_assignments,
+    callback=assignments,
     multiple=True,
     metavar="OPTION=VALUE",
     help="Override one of the job's options for this run; may be repeated.",

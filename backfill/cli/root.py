@@ -30,7 +30,11 @@ _COMMANDS = {
     "resume": "backfill.cli.control:resume",
     "cancel": "backfill.cli.control:cancel",
     "retry": "backfill.cli.control:retry",
+    "tune": "backfill.cli.tune:tune",
+    "stop-all": "backfill.cli.stop:stop_all",
+    "start-all": "backfill.cli.stop:start_all",
     "quarantine": "backfill.cli.quarantine:quarantine",
+    "schedule": "backfill.cli.schedule:schedule",
 }
 
 _EPILOG = """\b
@@ -42,6 +46,8 @@ Examples:
   backfill enqueue fill_departure -p since=2014 --rate 5000/s
   backfill worker --concurrency 4           work on what is enqueued
   backfill watch                            follow the run that is live
+  backfill tune --rate 2000/s               change a run while it works
+  backfill stop-all                         pause every run, and each new one
   backfill quarantine list fill_departure   rows that could not be processed
 
 RUN is a run's id, a beginning of it that fits one run, or a job's name (its latest run).

@@ -49,6 +49,7 @@ def status(
 
 
 def _list(session: Session, database: str | None, limit: int, *, as_json: bool) -> None:
+    from backfill.pg.control import stopped
     from backfill.pg.ledger import list_runs
 
     found: list[dict[str, Any]] = []
@@ -56,6 +57,9 @@ def _list(session: Session, database: str | None, limit: int, *, as_json: bool) 
     unattended = False
     for name in [database] if database is not None else list(session.project.settings.databases):
         with session.desk(name) as desk, _checkpoint(session, desk) as checkpoint:
+            button = stopped(desk.conn, desk.ledger)
+            if button is not None:
+                click.echo(f"{name}: {button.told}; `backfill start-all` ends it", err=True)
             for run in list_runs(desk.conn, desk.ledger, limit=limit):
                 progress = session.project.progress(desk, run.id, checkpoint=checkpoint)
                 found.append(_to_json(desk, progress))

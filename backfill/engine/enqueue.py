@@ -7,17 +7,20 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
+from backfill.engine.lifecycle import START_ALL, hold_back
 from backfill.engine.preflight import Preflight, preflight
 from backfill.errors import RefusedError
 from backfill.events import Event
 from backfill.job import Options
 from backfill.job.declaration import Declaration, bind
+from backfill.model import RunState
 from backfill.pg.changes import claim_writes, insert_run
 from backfill.pg.connect import Connection, transaction
+from backfill.pg.control import stopped
 from backfill.pg.ledger import Ledger, Run, add_event, get_run
 
 #: Letters and digits that are not mistaken for each other when read aloud.
@@ -80,12 +83,16 @@ def write_run(
 ) -> None:
     """Write a queued run, what it claims, and the event. A transaction must be open.
 
+    While the red button is pressed, it is born paused; the transaction locks the ledger's row for
+    that, so it must not have locked a run before.
+
     Raises:
         RefusedError: another live run writes the same columns.
 
     Raises psycopg's UniqueViolation of `run_one_live_per_job` when the job has a live run.
     """
     declaration, found = prepared.declaration, prepared.found
+    button = stopped(conn, ledger, lock=True)
     insert_run(
         conn,
         ledger,
@@ -114,6 +121,7 @@ def write_run(
         table=found.source.table,
         params=prepared.params,
     )
+    hold_back(conn, ledger, prepared.id, button)
 
 
 def create_run(
@@ -138,7 +146,12 @@ def create_run(
             write_run(conn, ledger, prepared, executor=executor, by=by)
     except psycopg.errors.UniqueViolation as error:
         raise _live_run(conn, ledger, declaration) from error
-    return get_run(conn, ledger, prepared.id), prepared.found
+    run = get_run(conn, ledger, prepared.id)
+    button = stopped(conn, ledger) if run.run_state is RunState.PAUSED else None
+    if button is None:
+        return run, prepared.found
+    waits = f"{button.told}; it waits for {START_ALL}"
+    return run, replace(prepared.found, warnings=(*prepared.found.warnings, waits))
 
 
 def _live_run(conn: Connection, ledger: Ledger, declaration: Declaration) -> RefusedError:

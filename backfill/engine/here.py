@@ -17,9 +17,11 @@ import structlog
 from backfill.clock import Clock
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
+from backfill.engine.report import Ended
 from backfill.engine.work import work
 from backfill.errors import BackfillError, UnreachableError
 from backfill.events import Event
+from backfill.job import Options
 from backfill.model import PauseCause, RunState
 from backfill.pg.ledger import get_run, pauses
 
@@ -63,17 +65,15 @@ class Crew:
         self._clock = clock
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
-        self._threads = [
-            threading.Thread(target=self._work, args=(slot,), name=f"backfill-{slot}")
-            for slot in range(size)
-        ]
+        self._size = size
+        self._threads: dict[int, threading.Thread] = {}
+        self._lock = threading.Lock()  # of the two above
 
     def start(self) -> None:
         """Start the threads."""
         if self._beside is not None:
             self._beside.start()
-        for thread in self._threads:
-            thread.start()
+        self._fill()
 
     def stop(self) -> None:
         """Let the batches in hand finish; then the threads end."""
@@ -85,15 +85,45 @@ class Crew:
         Raises:
             BackfillError: the first that ended a thread.
         """
-        for thread in self._threads:
-            thread.join(seconds)
-        if any(thread.is_alive() for thread in self._threads):
-            return False
+        while threads := self._alive():
+            for thread in threads:
+                thread.join(seconds)
+            if seconds is not None and self._alive():
+                return False
         if self._beside is not None:
             self._beside.stop()
         if self._errors:
             raise self._errors[0]
         return True
+
+    def _alive(self) -> list[threading.Thread]:
+        with self._lock:
+            return [thread for thread in self._threads.values() if thread.is_alive()]
+
+    def _fill(self) -> None:
+        """Start a thread for each slot that has none."""
+        with self._lock:
+            for slot in range(self._size):
+                if slot not in self._threads and not self._stop.is_set():
+                    thread = threading.Thread(
+                        target=self._work, args=(slot,), name=f"backfill-{slot}"
+                    )
+                    self._threads[slot] = thread
+                    thread.start()
+
+    def _resize(self, options: Options) -> None:
+        """The run was tuned: more slots begin at once; a slot too many ends by itself."""
+        with self._lock:
+            self._size = options.concurrency
+        self._fill()
+
+    def _may_end(self, slot: int) -> bool:
+        """True when the run still has fewer slots: from then on another thread may fill it."""
+        with self._lock:
+            if slot < self._size:
+                return False
+            del self._threads[slot]
+            return True
 
     def _work(self, slot: int) -> None:
         try:
@@ -110,8 +140,11 @@ class Crew:
                 try:
                     if bench is None:
                         bench = self._make_bench(self._stop.is_set)
-                    work(bench, slot=slot)
+                        bench.on_tune = self._resize
+                    report = work(bench, slot=slot)
                     away_since = None
+                    if report.ended is Ended.SLOT_CLOSED and self._may_end(slot):
+                        break
                     if self._is_over(bench):
                         break
                 except (psycopg.OperationalError, UnreachableError) as error:

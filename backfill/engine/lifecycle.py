@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from backfill.errors import RefusedError
 from backfill.events import Event
@@ -17,6 +16,7 @@ from backfill.model import PauseCause, RunState
 from backfill.pg import slices
 from backfill.pg.changes import claim_writes, delete_pauses, insert_pause, release_writes, set_state
 from backfill.pg.connect import Connection, transaction
+from backfill.pg.control import Stopped, stopped
 from backfill.pg.ledger import (
     Ledger,
     Run,
@@ -29,6 +29,8 @@ from backfill.pg.samples import delete_samples
 
 #: How often the completion check may send slices back before the run fails.
 MOST_PASSES = 3
+#: What ends the pause of the red button.
+START_ALL = "`backfill start-all`"
 
 
 def pause(
@@ -249,6 +251,7 @@ def retry(
         RefusedError: it has not failed, or another live run writes the same columns.
     """
     with transaction(conn):
+        button = stopped(conn, ledger, lock=True)
         run = get_run(conn, ledger, run_id, lock=True)
         if run.run_state is not RunState.FAILED:
             raise RefusedError(
@@ -277,6 +280,21 @@ def retry(
             ) from error
         claim_writes(conn, ledger, run_id, relation, columns)
         add_event(conn, ledger, Event.RUN_RETRIED, run=run_id, caused_by=by)
+        hold_back(conn, ledger, run_id, button)
+
+
+def hold_back(conn: Connection, ledger: Ledger, run_id: str, button: Stopped | None) -> None:
+    """Pause a run that begins while the red button is pressed. A transaction must be open.
+
+    Args:
+        button: as this transaction found it, locked, before it locked the run.
+    """
+    if button is None:
+        return
+    run = get_run(conn, ledger, run_id, lock=True)
+    add_cause(
+        conn, ledger, run, PauseCause.STOP_ALL, reason=button.told, ends=START_ALL, by=button.by
+    )
 
 
 def hand_over(conn: Connection, ledger: Ledger, run_id: str, *, by: str) -> bool:
@@ -363,33 +381,3 @@ def _live(conn: Connection, ledger: Ledger, run_id: str) -> Run:
             " one by a new run.",
         )
     return run
-
-
-def accept_changes(
-    conn: Connection,
-    ledger: Ledger,
-    run_id: str,
-    *,
-    fingerprint: str,
-    declaration: dict[str, object],
-    version: int,
-    by: str,
-) -> None:
-    """Let a run go on with the declaration as it is now."""
-    with transaction(conn):
-        get_run(conn, ledger, run_id, lock=True)
-        conn.execute(
-            ledger.q(
-                "UPDATE {s}.run SET fingerprint = %s, declaration = %s, job_version = %s"
-                " WHERE id = %s"
-            ),
-            [fingerprint, Jsonb(declaration), version, run_id],
-        )
-        add_event(
-            conn,
-            ledger,
-            Event.RUN_CHANGED_ACCEPTED,
-            run=run_id,
-            caused_by=by,
-            fingerprint=fingerprint,
-        )

@@ -96,11 +96,18 @@ class Benches(threading.local):
 
     @staticmethod
     def _is_current(kept: Kept) -> bool:
+        """True when it serves; changed options are taken over in place."""
         bench = kept.bench
         if bench.conn.closed:
             return False
         found = get_run(bench.conn, bench.ledger, bench.run.id)
-        return (found.fingerprint, found.options) == (bench.run.fingerprint, bench.run.options)
+        if found.fingerprint != bench.run.fingerprint:
+            return False
+        try:
+            bench.tune(found.options, speed=found.speed)
+        except BackfillError:  # a newer version's; making a new one says so
+            return False
+        return True
 
     def _make(self, desk: Desk, run: str, *, ledger: str) -> Kept:
         if desk.ledger.id != ledger:

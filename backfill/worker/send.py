@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 
 from backfill.events import Event
 from backfill.job import Options
+from backfill.model import RunState
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger, Run
 from backfill.project import Desk, Project
@@ -57,13 +58,18 @@ def slots_of(run: Run) -> Sequence[int]:
     return range(Options.from_json(run.options).concurrency)
 
 
-def send_slots(project: Project, desk: Desk, run: Run) -> bool:
-    """Send the messages of all of a run's slots; False when Redis is away."""
+def send_slots(project: Project, desk: Desk, run: Run, slots: Sequence[int] | None = None) -> bool:
+    """Send the messages of a run's slots, of all by default; False when Redis is away.
+
+    A paused run queues nothing.
+    """
     from backfill.worker.app import make_app
 
+    if run.run_state is RunState.PAUSED:
+        return True
     app = make_app(project)
     sent = [
         send_slot(app, desk.conn, desk.ledger, run, slot, database=desk.database)
-        for slot in slots_of(run)
+        for slot in (slots_of(run) if slots is None else slots)
     ]
     return all(sent)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backfill.engine import lifecycle
+from backfill.engine import control, lifecycle
 from backfill.events import Event
 from backfill.job import Options
 from backfill.model import PauseCause, RunState
@@ -199,7 +199,7 @@ def test_a_job_that_changes_in_mid_run_pauses_it_until_the_change_is_accepted(
     before = project.counts(run)
 
     declaration = project.project.declaration("count")
-    lifecycle.accept_changes(
+    control.accept_changes(
         project.desk.conn,
         project.desk.ledger,
         run,

@@ -241,10 +241,12 @@ def test_the_state_machine_is_drawn_as_the_code_has_it() -> None:
 
 def test_the_causes_of_a_pause_are_those_that_something_raises() -> None:
     source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "backfill").rglob("*.py"))
-    # the cause is an argument of `pause`, `insert_pause` or `_pause`, within its first lines
+    # the cause is an argument of `pause`, `_pause` or `add_cause`, within its first lines
     raised = {
         str(PauseCause[name])
-        for name in re.findall(r"paused?\((?:[^()]|\(\))*?PauseCause\.(\w+)", source, re.DOTALL)
+        for name in re.findall(
+            r"(?:paused?|add_cause)\((?:[^()]|\(\))*?PauseCause\.(\w+)", source, re.DOTALL
+        )
     }
     text = sections(HOW_IT_WORKS)["The life of a run"]
     assert {cause for cause, *_ in table(text, "cause")} == raised

@@ -247,7 +247,7 @@ class Worksite:
             declaration_of(job),
             settings=settings,
             clock=clock,
-            pace=pace or Pace(clock),
+            pace=pace or Pace(clock, Options.from_json(run.options)),
             stopping=stopping,
         )
         bench.probe = probe

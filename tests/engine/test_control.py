@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from backfill.engine import lifecycle
+from backfill.engine import control, lifecycle
 from backfill.engine.batch import execute
 from backfill.engine.faults import NotAllowedError, StaleEpochError
 from backfill.engine.report import Ended
@@ -332,7 +332,7 @@ def test_a_call_of_work_ends_when_its_budget_is_used_up(
 def test_a_changed_declaration_can_be_accepted_and_says_who_did(site: Worksite) -> None:
     site.numbers(10)
     run = site.enqueue(Increment)
-    lifecycle.accept_changes(
+    control.accept_changes(
         site.conn,
         site.ledger,
         run.id,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backfill.engine import lifecycle
+from backfill.engine import control
 from backfill.errors import RefusedError
 from backfill.job.registry import Registry
 from backfill.model import PauseCause, RunState
@@ -32,7 +32,7 @@ def benches(crew: Crew) -> Iterator[Benches]:
 def accept(crew: Crew, run: str) -> None:
     """Accept the declaration as it is in the project now."""
     declaration = crew.project.declaration("count")
-    lifecycle.accept_changes(
+    control.accept_changes(
         crew.desk.conn,
         crew.desk.ledger,
         run,

@@ -1,0 +1,105 @@
+"""`backfill stop-all` and `start-all`: the operator's red button, through the ledgers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from backfill.cli.boundary import as_told
+from backfill.cli.options import yes_option
+from backfill.cli.session import Session, pass_session
+from backfill.errors import BackfillError, ExitCode, UnreachableError
+
+if TYPE_CHECKING:
+    from backfill.project import Desk, Project
+
+
+@click.command("stop-all")
+@click.option("--reason", metavar="TEXT", help="Shown by status and events.")
+@yes_option
+@pass_session
+def stop_all(session: Session, reason: str | None, yes: bool) -> int:
+    """Pause every run of the project, and each new one, until `start-all`.
+
+    Through the ledger of every database; Redis is not needed. The batches in hand are finished. A
+    database that does not answer is named, and the others are stopped all the same.
+    """
+    from backfill.engine import control
+    from backfill.engine.enqueue import person
+
+    def stop(desk: Desk) -> None:
+        paused = control.stop_all(
+            desk.conn, desk.ledger, reason=reason or "somebody asked for it", by=person()
+        )
+        click.echo(f"{desk.database}: {_runs(paused)} paused; a new run begins paused, too")
+
+    code = _everywhere(session, stop, yes=yes)
+    click.echo("they go on with `backfill start-all`", err=True)
+    return code
+
+
+@click.command("start-all")
+@yes_option
+@pass_session
+def start_all(session: Session, yes: bool) -> int:
+    """Let go on what `stop-all` has paused, unless something else pauses it."""
+    from backfill.engine import control
+    from backfill.engine.enqueue import person
+
+    def start(desk: Desk) -> None:
+        freed = control.start_all(desk.conn, desk.ledger, by=person())
+        if freed is None:
+            click.echo(f"{desk.database}: nothing was stopped")
+            return
+        click.echo(f"{desk.database}: {_runs(freed)} let go on")
+        _tell(session.project, desk, freed)
+
+    return _everywhere(session, start, yes=yes)
+
+
+def _runs(ids: list[str]) -> str:
+    if not ids:
+        return "no run is"
+    return f"{', '.join(ids)} {'is' if len(ids) == 1 else 'are'}"
+
+
+def _everywhere(session: Session, act: Callable[[Desk], None], *, yes: bool) -> ExitCode:
+    """In each database of the project; what cannot be reached keeps none of the others back."""
+    failures: list[BackfillError] = []
+    for database in session.project.settings.databases:
+        try:
+            session.confirm_write(database, yes=yes)
+            with session.desk(database) as desk:
+                act(desk)
+        except click.exceptions.Abort:
+            raise
+        # whatever it is, the other databases must be stopped, too
+        except Exception as error:  # noqa: BLE001
+            told = as_told(error)
+            failures.append(told)
+            click.echo(f"error: {database}: {told.message}", err=True)
+            if told.remedy:
+                click.echo(told.remedy, err=True)
+    if any(isinstance(failure, UnreachableError) for failure in failures):
+        return ExitCode.UNREACHABLE
+    return failures[0].exit_code if failures else ExitCode.DONE
+
+
+def _tell(project: Project, desk: Desk, ids: list[str]) -> None:
+    """Messages only make it quicker: without them the reconciler finds the runs (I3)."""
+    from backfill.pg.ledger import get_run
+    from backfill.worker.send import send_slots
+
+    try:
+        runs = [get_run(desk.conn, desk.ledger, run) for run in ids]
+        sent = [send_slots(project, desk, run) for run in runs if run.executor == "celery"]
+    except BackfillError as error:
+        click.echo(f"warning: {error.message}", err=True)
+        return
+    if not all(sent):
+        click.echo("warning: Redis does not answer; workers go on when it is back", err=True)
+    for run in runs:
+        if run.executor == "local":
+            click.echo(f"go on with `backfill run {run.job}` here", err=True)
