@@ -25,11 +25,11 @@ import backfill
 from backfill import events
 from backfill.checkpoint import Checkpoint
 from backfill.cli.root import cli
-from backfill.engine import batch, sizing, work
+from backfill.engine import batch, judge, sizing, work
 from backfill.errors import ExitCode
 from backfill.events import Event
 from backfill.job.anatomy import ARGUMENTS, TRANSFORMS, is_abstract
-from backfill.model import TRANSITIONS, Counts, PauseCause, RunState
+from backfill.model import TRANSITIONS, Counts, PauseCause, RunState, SignalState
 from backfill.settings import EngineSettings, Settings
 from tests.docs.pages import (
     PAGES,
@@ -250,6 +250,13 @@ def test_the_causes_of_a_pause_are_those_that_something_raises() -> None:
     }
     text = sections(HOW_IT_WORKS)["The life of a run"]
     assert {cause for cause, *_ in table(text, "cause")} == raised
+
+
+def test_what_follows_from_a_signal_is_documented_for_each_state_with_its_steps() -> None:
+    text = sections(HOW_IT_WORKS)["Signals"]
+    assert [state for state, _ in table(text, "the worst of its signals")] == list(SignalState)
+    assert f"down to {judge.FLOOR * 100:.0f} % of its full speed" in text
+    assert f"adds {judge.STEP * 100:.0f} % of it" in text
 
 
 def test_every_outcome_of_a_key_is_documented() -> None:
