@@ -119,4 +119,10 @@ def _with_thresholds(table: SettingsTable, spec: SignalSpec) -> SignalSpec:
             f"{table.place('resume')} is on the wrong side of stop",
             remedy=f"A signal that is worse {spec.worse} a value resumes {side} its stop.",
         )
+    if spec.worse == "above" and (resume == 0 or (resume < 0 and spec.kind == "builtin")):
+        raise ProjectError(
+            f"{table.place('resume')} is {resume:g}: the run would never go on",
+            remedy="It goes on when the value is below resume, and hardly anything is below 0."
+            " For a count write resume = 1.",
+        )
     return replace(spec, stop=stop, resume=resume)

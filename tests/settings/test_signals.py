@@ -84,6 +84,17 @@ def test_signals_of_ones_own_are_read(project: Project) -> None:
     )
 
 
+def test_the_value_at_which_a_run_goes_on_may_be_negative_or_0_where_that_can_be_passed(
+    project: Project,
+) -> None:
+    text = """
+        surplus = { sql = "SELECT 1", stop = 5, resume = -5 }
+        credit = { sql = "SELECT 1", worse = "below", stop = -1, resume = 0 }
+    """
+    signals = signals_of(with_signals(project, text))
+    assert (signals["surplus"].resume, signals["credit"].resume) == (-5, 0)
+
+
 def test_naming_replicas_asks_for_their_lag(project: Project) -> None:
     head = 'replica_url_envs = ["REPLICA_URL"]'
     usual = signals_of(with_signals(project, "", head))["replica_lag_seconds"]
@@ -108,6 +119,9 @@ SQL = 'sql = "SELECT 1", '
         ("blocked_seconds = {}", "blocked_seconds] stop is missing", "a number"),
         ("blocked_seconds = { stop = 1 }", "blocked_seconds] resume is missing", ""),
         ("blocked_seconds = { stop = 1, resume = 2 }", "resume is on the wrong side", "below its"),
+        ("blocked_seconds = { stop = 1, resume = 0 }", "resume is 0", "would never go on"),
+        ("blocked_seconds = { stop = 1, resume = -1 }", "resume is -1", "would never go on"),
+        (f"mine = {{ {SQL}stop = 1, resume = 0 }}", "resume is 0", "For a count write resume = 1"),
         ('blocked_seconds = { stop = "1", resume = 0 }', "stop takes a number", "is a string"),
         ("blocked_seconds = { stop = true, resume = 0 }", "stop takes a number", "true or false"),
         ("blocked_seconds = { stop = inf, resume = 0 }", "stop takes a number up to", ""),
@@ -129,7 +143,7 @@ SQL = 'sql = "SELECT 1", '
         (f"mine = {{ {SQL}stop = 1, resume = 0, unit = 'a\\nb' }}", "unit takes a short unit", ""),
         (f"mine = {{ {SQL}stop = 1, resume = 0, units = 'b' }}", "units is no setting", '"unit"?'),
         (
-            "mine = { prometheus = 'up', stop = 1, resume = 0 }",
+            "mine = { prometheus = 'up', stop = 1, resume = 1 }",
             "[databases.main] prometheus_url_env is missing",
             "The signal mine asks Prometheus",
         ),
