@@ -38,6 +38,7 @@ def test_the_commands_are_those_of_the_public_interface() -> None:
         *("init", "new", "list", "run", "enqueue", "status", "watch"),
         *("pause", "resume", "cancel", "retry", "events", "worker", "db", "db upgrade"),
         *("quarantine", "quarantine list", "quarantine retry", "quarantine accept"),
+        *("schedule", "schedule add", "schedule list", "schedule remove", "schedule next"),
     }
 
 
@@ -80,11 +81,12 @@ def test_each_option_is_explained(name: str) -> None:
 def test_every_command_that_a_message_tells_one_to_type_exists() -> None:
     """In the whole package, not only here: errors carry remedies."""
     hints: set[str] = set()
+    groups = "(?:db |quarantine |schedule )?"
     for file in PACKAGE.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
-        hints |= set(re.findall(r"`backfill ((?:db |quarantine )?[a-z][a-z-]*)", text))
-        hints |= set(re.findall(r"\(backfill ((?:db |quarantine )?[a-z-]+)", text))
-        hints |= set(re.findall(r"^ {2}backfill ((?:db |quarantine )?[a-z-]+)", text, re.MULTILINE))
+        hints |= set(re.findall(rf"`backfill ({groups}[a-z][a-z-]*)", text))
+        hints |= set(re.findall(rf"\(backfill ({groups}[a-z-]+)", text))
+        hints |= set(re.findall(rf"^  backfill ({groups}[a-z-]+)", text, re.MULTILINE))
     assert {"status", "run", "db upgrade", "quarantine list"} <= hints
     assert hints <= set(NAMES)
 
