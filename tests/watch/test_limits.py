@@ -1,0 +1,118 @@
+"""What a run says of what limits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from backfill.engine.judge import judge_signal
+from backfill.job import Options
+from backfill.pg.ledger import Pause, Run
+from backfill.pg.samples import Sample
+from backfill.signals import Reading, SignalSpec
+from backfill.watch.limits import limited_by
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def run(*, options: Options | None = None, state: str = "running", **other: Any) -> Run:
+    values: Mapping[str, Any] = {
+        "id": "count-1",
+        "job": "count",
+        "job_version": 1,
+        "fingerprint": "",
+        "declaration": {},
+        "params": {},
+        "options": (options or Options()).to_json(),
+        "executor": "celery",
+        "requested_by": "ada",
+        "source": {},
+        "state": state,
+        "horizon": None,
+        "barrier": None,
+        "barrier_until": None,
+        "began": True,
+        "frontier": None,
+        "frontier_done": False,
+        "slices": 0,
+        "passes": 0,
+        "total_rows": None,
+        "total_is_exact": False,
+        "failure": None,
+        "created_at": NOW,
+        "started_at": NOW,
+        "finished_at": None,
+        **other,
+    }
+    return Run(**values)
+
+
+def paused(cause: str, reason: str) -> Pause:
+    return Pause(run="count-1", cause=cause, reason=reason, ends="soon", caused_by="ada", since=NOW)
+
+
+def sampled(value: float, name: str = "lag") -> Sample:
+    spec = SignalSpec(name=name, unit="s", stop=30, resume=10)
+    return judge_signal(spec, Reading(name=name, value=value), None)
+
+
+def told(
+    of: Run,
+    *,
+    pauses: Sequence[Pause] = (),
+    workers: int = 1,
+    signals: Sequence[Sample] = (),
+) -> str:
+    return limited_by(of, pauses=pauses, workers=workers, signals=signals)
+
+
+def test_each_pause_is_told_with_its_reason_before_all_else() -> None:
+    pauses = [paused("user", "lunch"), paused("signal", "lag = 42 s")]
+    assert told(run(state="paused"), pauses=pauses, workers=0) == "user: lunch; signal: lag = 42 s"
+
+
+def test_no_worker_is_told_of_runs_that_need_one() -> None:
+    assert "start one with `backfill worker`" in told(run(), workers=0)
+    assert "worker" not in told(run(executor="local"), workers=0)
+
+
+def test_older_transactions_are_told_of_a_run_that_has_not_begun() -> None:
+    assert "older transactions" in told(run(state="queued", barrier=["3/4"]))
+
+
+def test_signals_that_slow_it_are_all_told_with_its_speed() -> None:
+    signals = [sampled(12), sampled(1, "calm"), sampled(20, "other")]
+    assert told(run(speed=0.25, options=Options(rate="100/s")), signals=signals) == (
+        "signal lag = 12 s (slows from 10 s, stops at 30 s);"
+        " signal other = 20 s (slows from 10 s, stops at 30 s): 25 % of full speed"
+    )
+
+
+def test_a_run_on_its_way_back_to_full_speed_says_so() -> None:
+    assert told(run(speed=0.3), signals=[sampled(1)]) == (
+        "signals, all well again: 30 % of full speed, rising"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (Options(rate="100/s"), "its rate of 100/s"),
+        (Options(duty=0.5), "its duty of 50 %"),
+        (Options(rate="100/s", duty=0.25), "its rate of 100/s and its duty of 25 %"),
+        (Options(concurrency=4), "the database itself, on 4 slots (concurrency)"),
+        (Options(concurrency=1), "the database itself, on 1 slot (concurrency)"),
+    ],
+    ids=["rate", "duty", "both", "neither", "one slot"],
+)
+def test_at_full_speed_its_options_limit_it_or_the_database(
+    options: Options, expected: str
+) -> None:
+    assert told(run(options=options), signals=[sampled(1)]) == expected
+
+
+def test_nothing_limits_a_run_that_has_ended() -> None:
+    assert told(run(state="succeeded"), workers=0) == ""
