@@ -33,8 +33,10 @@ def has_ended(progress: Progress) -> bool:
 
 def needs_a_person(progress: Progress) -> bool:
     """True when it is at its end, or stands until somebody does something."""
-    return not progress.run.run_state.is_live or any(
-        pause.cause in _OF_PEOPLE for pause in progress.pauses
+    return (
+        not progress.run.run_state.is_live
+        or any(pause.cause in _OF_PEOPLE for pause in progress.pauses)
+        or progress.is_past_until
     )
 
 

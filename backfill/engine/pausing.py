@@ -7,10 +7,12 @@ import psycopg
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
 from backfill.errors import UnreachableError
-from backfill.hours import Shut
+from backfill.hours import Hours, Shut
+from backfill.job import Options
 from backfill.model import PauseCause
+from backfill.pg.connect import Connection
 from backfill.pg.failure import FaultKind, classify
-from backfill.pg.ledger import open_quarantine, totals
+from backfill.pg.ledger import Ledger, Run, open_quarantine, pauses, totals
 
 #: The share of rows in quarantine counts from so many rows paged on: the first rows prove nothing.
 SHARE_COUNTS_FROM_ROWS = 1_000
@@ -41,20 +43,43 @@ def pause_over_budget(bench: Bench) -> bool:
 
 def pause_for_window(bench: Bench, shut: Shut) -> None:
     """Pause until the run may work again."""
-    ends = (
-        f"by itself at {shut.opens.isoformat(timespec='minutes')}"
-        if shut.opens is not None
-        else f"`backfill tune {bench.run.id} --until …`, or `backfill cancel {bench.run.id}`"
-    )
     lifecycle.pause(
         bench.conn,
         bench.ledger,
         bench.run.id,
         PauseCause.WINDOW,
         reason=shut.reason,
-        ends=ends,
+        ends=_opens(bench.run.id, shut),
         by=bench.holder,
     )
+
+
+def _opens(run_id: str, shut: Shut) -> str:
+    if shut.opens is not None:
+        return f"by itself at {shut.opens.isoformat(timespec='minutes')}"
+    return f"`backfill tune {run_id} --until …`, or `backfill cancel {run_id}`"
+
+
+def open_window(conn: Connection, ledger: Ledger, run: Run) -> None:
+    """End a run's pause for its hours when they have come, by the database's clock.
+
+    Else the pause says until when they are away now: they may have been changed meanwhile.
+    """
+    kept = [p for p in pauses(conn, ledger, run.id) if p.cause == PauseCause.WINDOW]
+    row = conn.execute("SELECT clock_timestamp()").fetchone() if kept else None
+    if row is None:
+        return
+    options = Options.from_json(run.options)
+    hours = Hours.parse(window=options.window, start_at=options.start_at, until=options.until)
+    shut = hours.shut(row[0])
+    if shut is None:
+        lifecycle.lift(conn, ledger, run.id, [PauseCause.WINDOW], by="the window opened")
+    elif (shut.reason, _opens(run.id, shut)) != (kept[0].reason, kept[0].ends):
+        # one row that the run's end deletes: no lock of the run is needed to reword it
+        conn.execute(
+            ledger.q("UPDATE {s}.pause SET reason = %s, ends = %s WHERE run = %s AND cause = %s"),
+            [shut.reason, _opens(run.id, shut), run.id, str(PauseCause.WINDOW)],
+        )
 
 
 def pause_for_silence(bench: Bench, age_seconds: float | None) -> None:

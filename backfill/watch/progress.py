@@ -93,6 +93,13 @@ class Progress:
         """What limits the run now, in words."""
         return limited_by(self.run, pauses=self.pauses, workers=self.workers, signals=self.signals)
 
+    @property
+    def is_past_until(self) -> bool:
+        """True when it waits for hours that do not come any more, unless somebody changes them."""
+        shut = _hours(self.run).shut(self.at)
+        is_waiting = PauseCause.WINDOW in {pause.cause for pause in self.pauses}
+        return is_waiting and shut is not None and shut.opens is None
+
     def line(self) -> str:
         """`flights.departs_at 41 % 137,800/336,776, 21,400 rows/s`."""
         return line(

@@ -26,15 +26,15 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from backfill.checkpoint import Checkpoint
-from backfill.engine import lifecycle, schedule
+from backfill.engine import schedule
+from backfill.engine.pausing import open_window
 from backfill.errors import BackfillError
 from backfill.events import Event
-from backfill.hours import Hours
 from backfill.job import Options
-from backfill.model import PauseCause, RunState
+from backfill.model import RunState
 from backfill.pg import freeing, slices
 from backfill.pg.connect import Connection, application_name
-from backfill.pg.ledger import Ledger, Run, add_event, live_runs, pauses
+from backfill.pg.ledger import Ledger, Run, add_event, live_runs
 from backfill.project import Desk, Project
 from backfill.worker.send import send_slot, slots_of
 
@@ -146,7 +146,7 @@ class Reconciler:
         self._mend_checkpoint(desk, runs)
         for run in runs:
             if run.run_state is RunState.PAUSED:
-                self._open_window(desk, run)
+                open_window(conn, ledger, run)
         # only now what needs the broker: its absence ends the round
         sent = sum(self._reconcile(desk, run, lost_a_holder=run.id in freed) for run in runs)
         return Round(is_leader=True, freed=len(freed), sent=sent)
@@ -237,18 +237,6 @@ class Reconciler:
             send_slot(self._app, desk.conn, desk.ledger, run, slot, database=desk.database)
             for slot in self._empty_slots(desk, run, patience)
         )
-
-    def _open_window(self, desk: Desk, run: Run) -> None:
-        causes = {pause.cause for pause in pauses(desk.conn, desk.ledger, run.id)}
-        if PauseCause.WINDOW not in causes:
-            return
-        options = Options.from_json(run.options)
-        hours = Hours.parse(window=options.window, start_at=options.start_at, until=options.until)
-        row = desk.conn.execute("SELECT clock_timestamp()").fetchone()
-        if row is not None and hours.shut(row[0]) is None:
-            lifecycle.lift(
-                desk.conn, desk.ledger, run.id, [PauseCause.WINDOW], by="the window opened"
-            )
 
     def _has_work(self, desk: Desk, run: Run) -> bool:
         """A free slice, room at the frontier, or nobody left to move the run on."""
