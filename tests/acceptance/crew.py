@@ -97,6 +97,10 @@ class Worker:
         """Let all its processes stand still."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
+    def stop_main(self) -> None:
+        """Let its main process stand still, with the timers in it; its children work on."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def go_on(self) -> None:
         """Continue all its processes."""
         os.killpg(self._process.pid, signal.SIGCONT)

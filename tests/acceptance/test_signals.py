@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backfill.events import Event
+from backfill.job import Options
 from backfill.model import PauseCause, RunState
 from backfill.watch.progress import Progress
 from tests.acceptance.crew import Crew, each_row_once
@@ -113,6 +114,28 @@ def test_a_signal_stops_a_run_slows_it_and_lets_it_go_on_over_workers(project: C
     names = [event.name for event in project.events(run)]
     assert names.count(Event.RUN_PAUSED) == names.count(Event.RUN_RESUMED) == 2
     assert Event.RUN_SLOWED in names
+
+
+def test_a_run_that_nobody_measures_any_more_stops_until_somebody_does(project: Crew) -> None:
+    """Fail closed: the sampler hangs with its process, while the children could work on."""
+    settings = (project.folder / "backfill.toml").read_text(encoding="utf-8")
+    (project.folder / "backfill.toml").write_text(
+        settings.replace("task_seconds = 1", "task_seconds = 60"), encoding="utf-8"
+    )
+    worker = project.start(2)
+    run = project.enqueue("count", options=Options(batch_rows=50, slice_rows=2_000, rate="800/s"))
+    project.wait(
+        lambda: project.query("SELECT FROM backfill.signal WHERE name = 'knob' AND value = 1"),
+        "it is measured",
+    )
+    project.wait_for_rows(run, 1)
+    worker.stop_main()
+    project.wait(lambda: project.causes(run) == {PauseCause.SIGNAL}, "the children stop it")
+    assert "last measured" in shown(project, run).limited_by
+    worker.go_on()
+    project.wait(lambda: not project.causes(run), "it is measured again, and goes on")
+    settled = project.counts(run).settled
+    project.wait_for_rows(run, settled + 1)
 
 
 def test_another_worker_samples_when_the_one_that_did_is_killed(project: Crew) -> None:
