@@ -2,7 +2,7 @@
 
 | kind | what | then |
 |---|---|---|
-| transient | lost connection, deadlock, serialization, lock time-out, restart | again, later |
+| transient | lost connection, deadlock, serialization, lock time-out, restart, stale plan | again |
 | timeout | our own statement_timeout | again, with a smaller batch |
 | row | a row's data (classes 21, 22, 23, 44; a trigger's RAISE) | halved, then quarantine |
 | stop | all else: permissions, missing columns, resources, read-only, a cancel | the run pauses |
@@ -40,6 +40,7 @@ _QUOTING_CLASSES = {"22", "23"}
 #: ASSERT (Appendix A, class P0; P0000 is an error of PL/pgSQL itself).
 _PLPGSQL = {"P0001", "P0002", "P0003", "P0004"}
 _QUERY_CANCELED = "57014"
+_NOT_SUPPORTED = "0A000"
 
 
 class FaultKind(StrEnum):
@@ -101,10 +102,21 @@ def _kind(error: psycopg.Error, state: str | None, *, writing: bool, timed_out: 
     if state is None:
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return FaultKind.TRANSIENT if lost else FaultKind.STOP
-    if state in _TRANSIENT or state.startswith("08"):
+    if state in _TRANSIENT or state.startswith("08") or _is_stale_plan(error):
         return FaultKind.TRANSIENT
     if state == _QUERY_CANCELED:
         return FaultKind.TIMEOUT if timed_out else FaultKind.STOP
     if writing and (state[:2] in _ROW_CLASSES or state in _PLPGSQL):
         return FaultKind.ROW
     return FaultKind.STOP
+
+
+def _is_stale_plan(error: psycopg.Error) -> bool:
+    """True for "cached plan must not change result type": the table was changed in mid-run.
+
+    The message is translated, so the place in PostgreSQL's source tells (plancache.c). Rolling back
+    makes psycopg forget its prepared statements, so that the next try prepares them anew.
+    """
+    return (
+        error.sqlstate == _NOT_SUPPORTED and error.diag.source_function == "RevalidateCachedQuery"
+    )

@@ -30,6 +30,10 @@ def tune(site: Worksite, run: Run, **texts: str) -> control.Tuned:
     return control.tune(site.conn, site.ledger, run.id, texts, by="Ada")
 
 
+def until_rows(site: Worksite, statement: str, wanted: list[tuple[int, ...]]) -> None:
+    until(lambda: site.rows(statement) == wanted, what=f"{wanted} from {statement}")
+
+
 # --- the command's own part ----------------------------------------------------------------------
 
 
@@ -184,8 +188,7 @@ def test_threads_come_and_go_with_the_concurrency(site: Worksite) -> None:
     with site.crew(Increment, run, threads=2):
         for slots in (4, 1, 3):
             tune(site, run, concurrency=str(slots))
-            wanted = [(slot,) for slot in range(slots)]
-            until(lambda wanted=wanted: site.rows(filled) == wanted, what=f"{slots} slots")
+            until_rows(site, filled, [(slot,) for slot in range(slots)])
         tune(site, run, duty="1", batch_rows="auto")
     assert site.outcome(run).state == "succeeded"
     assert site.rows("SELECT DISTINCT n FROM t") == [(1,)]
@@ -207,7 +210,8 @@ def test_a_pause_ends_a_slot_that_waits_for_its_rate(site: Worksite) -> None:
 def sample(site: Worksite, run: Run, *, age_seconds: float) -> None:
     site.execute(
         "INSERT INTO backfill.signal (run, name, value, unit, stop, resume, worse, state, at)"
-        " VALUES (%s, 'lag', 0, 's', 10, 5, 'above', 'ok', clock_timestamp() - make_interval(secs => %s))"
+        " VALUES (%s, 'lag', 0, 's', 10, 5, 'above', 'ok',"
+        " clock_timestamp() - make_interval(secs => %s))"
         " ON CONFLICT (run, name) DO UPDATE SET at = excluded.at",
         run.id,
         age_seconds,

@@ -47,14 +47,17 @@ def change(crew: Crew) -> None:
     crew.write_jobs(JOBS.replace("n + 1", "n + 2"))
 
 
-def test_a_workbench_is_kept_until_the_run_changes(crew: Crew, run: str, benches: Benches) -> None:
+def test_a_workbench_is_kept_and_takes_over_changed_options(
+    crew: Crew, run: str, benches: Benches
+) -> None:
     ledger = crew.desk.ledger.id
     kept = benches.get(run, database="default", ledger=ledger)
     assert benches.get(run, database="default", ledger=ledger) is kept
     crew.conn.execute('UPDATE backfill.run SET options = options || \'{"rate": "5/s"}\'')
-    changed = benches.get(run, database="default", ledger=ledger)
-    assert changed is not kept
-    assert kept.bench.conn.closed
+    assert benches.get(run, database="default", ledger=ledger) is kept
+    assert kept.bench.options.rate == "5/s"
+    kept.bench.conn.close()
+    assert benches.get(run, database="default", ledger=ledger) is not kept
 
 
 def test_a_message_of_another_ledger_is_refused(run: str, benches: Benches) -> None:
