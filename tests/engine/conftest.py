@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.engine.factory import Worksite
+from tests.engine.planning import Planner
 
 
 @pytest.fixture
@@ -15,3 +16,9 @@ def site(db_url: str) -> Iterator[Worksite]:
     worksite = Worksite(db_url)
     yield worksite
     worksite.close()
+
+
+@pytest.fixture
+def plan(site: Worksite) -> Planner:
+    site.numbers(10)
+    return Planner(site)
