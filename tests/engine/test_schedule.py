@@ -143,6 +143,33 @@ def test_a_second_leader_waits_for_the_first_and_then_finds_it_taken(
     assert plan.ticked() == [(TEN.isoformat(), "started")]
 
 
+@pytest.mark.parametrize("rule", ["due", "waiting"])
+def test_a_leader_that_was_slow_finds_the_tick_taken_though_its_run_has_ended(
+    plan: Planner, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """One live run a job (I1) would not stop it any more: only the tick that it compares does."""
+    plan.add(if_running="queue")
+    if rule == "waiting":
+        run = plan.site.enqueue(Increment)
+        plan.tick(TEN)
+        plan.end(run.id)
+    quick: list[str] = []
+
+    def slowly(*args: object, **kwargs: object) -> object:
+        prepared = prepare(*args, **kwargs)  # type: ignore[arg-type]
+        monkeypatch.setattr(schedule, "prepare", prepare)
+        with connect(plan.site.url) as other:
+            quick.extend(plan.tick(TEN + SECOND, conn=other, by="w2"))
+        plan.end(quick[0])
+        return prepared
+
+    monkeypatch.setattr(schedule, "prepare", slowly)
+    assert plan.tick(TEN + SECOND) == []
+    assert len(quick) == 1
+    assert [outcome for _, outcome in plan.ticked()].count("started") == 1
+    assert plan.runs()[-1] == quick[0]
+
+
 def test_a_leader_that_dies_between_tick_and_run_has_taken_nothing(
     plan: Planner, held: tuple[threading.Event, threading.Event]
 ) -> None:
