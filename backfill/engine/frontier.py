@@ -21,6 +21,7 @@ def place_next(bench: Bench, *, slot: int) -> Slice | None:
 
     Raises:
         SlotTakenError: another task fills this slot.
+        NoRoomError: the database's limit on slots is reached.
     """
     while True:
         run = get_run(bench.conn, bench.ledger, bench.run.id)
@@ -28,17 +29,18 @@ def place_next(bench: Bench, *, slot: int) -> Slice | None:
             return None
         after = None if run.frontier is None else tuple(run.frontier)
         upto, is_last = _upper_end(bench, after, tuple(run.horizon))
-        placed = slices.place(
-            bench.conn,
-            bench.ledger,
-            run.id,
-            after=after,
-            upto=upto,
-            is_last=is_last,
-            holder=bench.holder,
-            slot=slot,
-            lease_seconds=bench.settings.lease_seconds,
-        )
+        with slices.room(bench.conn, bench.ledger, bench.max_slots):
+            placed = slices.place(
+                bench.conn,
+                bench.ledger,
+                run.id,
+                after=after,
+                upto=upto,
+                is_last=is_last,
+                holder=bench.holder,
+                slot=slot,
+                lease_seconds=bench.settings.lease_seconds,
+            )
         if placed is not None:
             return placed
 

@@ -15,6 +15,7 @@ class Ended(StrEnum):
     STOPPED = "the worker stops"
     IDLE = "no slice is free"
     NOT_WORKING = "the run does not work now"
+    NO_ROOM = "the database has no room for a further slot now"
     SLOT_CLOSED = "the run has fewer slots now"
     SLOT_TAKEN = "another task fills this slot"
 

@@ -45,7 +45,7 @@ from backfill.events import Event
 from backfill.model import BatchInfo, RunState, SlicePhase
 from backfill.pg import freeing, slices
 from backfill.pg.ledger import get_run, open_quarantine, totals
-from backfill.pg.slices import Slice, SlotTakenError
+from backfill.pg.slices import NoRoomError, Slice, SlotTakenError
 
 log = structlog.get_logger("backfill")
 
@@ -112,7 +112,7 @@ def _until_it_ends(bench: Bench, slot: int, report: Report, is_over: Callable[[]
             idle_since = None
             continue
         idle_since = now if idle_since is None else idle_since
-        if ended is not Ended.IDLE or now - idle_since >= IDLE_PATIENCE_SECONDS:
+        if ended not in {Ended.IDLE, Ended.NO_ROOM} or now - idle_since >= IDLE_PATIENCE_SECONDS:
             report.ended = ended
             return
         bench.clock.sleep(IDLE_POLL_SECONDS)
@@ -134,6 +134,8 @@ def _take_and_work(
         held = _take(bench, state, slot)
     except SlotTakenError:
         return Ended.SLOT_TAKEN
+    except NoRoomError:
+        return Ended.NO_ROOM
     if held is not None:
         report.slices += 1
         _work_slice(bench, held, report, is_over)
@@ -177,15 +179,16 @@ def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
         RunState.VERIFYING: SlicePhase.VERIFY,
     }[state]
     freeing.free_lapsed(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
-    held = slices.claim(
-        bench.conn,
-        bench.ledger,
-        bench.run.id,
-        phase,
-        holder=bench.holder,
-        slot=slot,
-        lease_seconds=bench.settings.lease_seconds,
-    )
+    with slices.room(bench.conn, bench.ledger, bench.max_slots):
+        held = slices.claim(
+            bench.conn,
+            bench.ledger,
+            bench.run.id,
+            phase,
+            holder=bench.holder,
+            slot=slot,
+            lease_seconds=bench.settings.lease_seconds,
+        )
     if held is None and state is RunState.RUNNING:
         held = place_next(bench, slot=slot)
         if held is not None:

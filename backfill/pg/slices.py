@@ -8,11 +8,13 @@ Concurrency rules (I1, I3), each tested by killing the process there:
   LOCKED: a batch that is still open keeps its slice, whatever the lease says, until it ends or its
   backend is terminated.
 - A slot is filled by one slice at a time (a unique index), so a doubled message does nothing.
+- Where the database has a limit on slots, they are counted and taken under one lock (`room`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
@@ -21,7 +23,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from backfill.model import Counts, Key, SlicePhase
-from backfill.pg.connect import Connection
+from backfill.pg.connect import Connection, transaction
 from backfill.pg.ledger import Ledger
 
 
@@ -81,6 +83,37 @@ def _held(conn: Connection, statement: sql.SQL, values: Mapping[str, Any]) -> Sl
 
 class SlotTakenError(Exception):
     """Another task fills this slot: the message was doubled. Nothing has been changed."""
+
+
+class NoRoomError(Exception):
+    """The database's limit on slices held at once is reached. Nothing has been changed."""
+
+
+@contextmanager
+def room(conn: Connection, ledger: Ledger, max_slots: int | None) -> Iterator[None]:
+    """Take or place one slice within, if the database's limit over all runs leaves room for it.
+
+    With a limit, a transaction that holds an advisory lock from counting to taking, so that two
+    cannot both take the last place. It is taken before any row is locked, so nobody waits for it
+    who holds one. Without a limit: nothing. What a lost holder held counts until its lease is over.
+
+    Raises:
+        NoRoomError: there is none.
+    """
+    if max_slots is None:
+        yield
+        return
+    with transaction(conn):
+        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [ledger.id])
+        row = conn.execute(
+            ledger.q(
+                "SELECT count(*) FROM {s}.slice"
+                " WHERE slot IS NOT NULL AND lease_until > clock_timestamp()"
+            )
+        ).fetchone()
+        if row is not None and row[0] >= max_slots:
+            raise NoRoomError(f"{row[0]} slices are held in this database; {max_slots} may be")
+        yield
 
 
 def claim(

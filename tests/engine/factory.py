@@ -230,6 +230,7 @@ class Worksite:
         probe: Probe = no_probe,
         stopping: Callable[[], bool] = lambda: False,
         role: str | None = None,
+        max_slots: int | None = None,
     ) -> Bench:
         """A workbench with a connection of its own, which the caller closes; as `role` if given."""
         clock = clock or SystemClock()
@@ -249,6 +250,7 @@ class Worksite:
             clock=clock,
             pace=pace or Pace(clock, Options.from_json(run.options)),
             stopping=stopping,
+            max_slots=max_slots,
         )
         bench.probe = probe
         return bench
