@@ -32,6 +32,7 @@ def enqueue(
     until: str | None,
     concurrency: str | None,
     batch_rows: str | None,
+    gentle: bool,
     database: str | None,
     wait: bool,
     timeout: float | None,
@@ -54,7 +55,8 @@ def enqueue(
     from backfill.entry import enqueue_in
 
     declaration = session.project.declaration(job)
-    options = declaration.options.replace_from_text(given)
+    own = declaration.options.gentle() if gentle else declaration.options
+    options = own.replace_from_text(given)
     values = declaration.parse_params(collected(params, what="parameter"))
     session.project.settings.require_redis_url()
     session.confirm_write(options.database, yes=yes)

@@ -90,6 +90,9 @@ def job_options(function: F) -> F:
         ),
         click.option("--concurrency", metavar="N", help="Slices worked on at once."),
         click.option("--batch-rows", metavar="N", help="Rows a batch, or auto."),
+        click.option(
+            "--gentle", is_flag=True, help="Short batches, with rests between them; slower."
+        ),
         click.option("--database", metavar="NAME", help="A database of the project's settings."),
     ]
     for decorator in reversed(decorators):

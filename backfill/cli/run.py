@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -77,6 +77,7 @@ def run(
     until: str | None,
     concurrency: str | None,
     batch_rows: str | None,
+    gentle: bool,
     database: str | None,
     yes: bool,
 ) -> int:
@@ -95,7 +96,7 @@ def run(
         database=database,
     )
     texts = collected(params, what="parameter")
-    here = _start(session, job, texts, given, yes=yes)
+    here = _start(session, job, texts, given, gentle=gentle, yes=yes)
     again = " ".join(
         ["backfill run", job, *(f"-p {shlex.quote(f'{n}={v}')}" for n, v in texts.items())]
     )
@@ -104,7 +105,7 @@ def run(
         Interruptions() as interruptions,
     ):
         try:
-            _greet(here, reader, given)
+            _greet(here, reader, [*given, *(["gentle"] if gentle else [])])
             progress = _work(here, reader, interruptions, again=again)
         except LeaveNowError:
             _leave(here, again)
@@ -115,13 +116,20 @@ def run(
 
 
 def _start(
-    session: Session, job: str, texts: Mapping[str, str], given: Mapping[str, str], *, yes: bool
+    session: Session,
+    job: str,
+    texts: Mapping[str, str],
+    given: Mapping[str, str],
+    *,
+    gentle: bool,
+    yes: bool,
 ) -> Here:
     from backfill.engine.enqueue import person
     from backfill.entry import start_here
 
     declaration = session.project.declaration(job)
-    options = declaration.options.replace_from_text(given)
+    own = declaration.options.gentle() if gentle else declaration.options
+    options = own.replace_from_text(given)
     values = declaration.parse_params(texts)
     session.confirm_write(options.database, yes=yes)
     _configure_log(session.project)
@@ -136,7 +144,7 @@ def _configure_log(project: Project) -> None:
     configure(project.settings.log_format, level)
 
 
-def _greet(here: Here, reader: Reader, given: Mapping[str, str]) -> None:
+def _greet(here: Here, reader: Reader, given: Sequence[str]) -> None:
     for warning in here.warnings:
         click.echo(f"warning: {warning}", err=True)
     if not here.continued:

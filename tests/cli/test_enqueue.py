@@ -102,3 +102,12 @@ def test_a_worker_ends_on_sigterm_whatever_its_pool(celery_shop: Shop, pool: str
     assert worker.end().code == 0
     held = shop.number("SELECT count(*) FROM backfill.slice WHERE holder IS NOT NULL")
     assert held == 0, "every slice was given back"
+
+
+def test_a_gentle_run_has_short_batches_and_rests_unless_something_else_is_said(
+    celery_shop: Shop,
+) -> None:
+    celery_shop.users(10)
+    assert celery_shop("enqueue", "count_visits", "--gentle", "--set", "duty=0.5").code == 0
+    options = celery_shop.latest("count_visits").options
+    assert (options["target_batch_seconds"], options["duty"]) == (0.01, 0.5)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backfill import Options
 from backfill.errors import DeclarationError, ProjectError, UsageError
+from backfill.job.options import GENTLE
 
 WRONG: list[tuple[str, Any, str]] = [
     ("database", "", "a name"),
@@ -143,3 +144,11 @@ def test_what_an_older_version_did_not_keep_has_its_default() -> None:
 def test_an_option_of_a_newer_version_is_not_ignored() -> None:
     with pytest.raises(ProjectError, match="does not know: hurry"):
         Options.from_json({"hurry": True})
+
+
+def test_gentle_makes_no_run_less_gentle_than_its_job() -> None:
+    assert Options().gentle() == Options(**GENTLE)  # type: ignore[arg-type]  # floats only
+    shy = Options(duty=0.1, target_batch_seconds=0.5, rate="5/s")
+    assert shy.gentle() == Options(
+        duty=0.1, target_batch_seconds=GENTLE["target_batch_seconds"], rate="5/s"
+    )
