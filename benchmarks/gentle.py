@@ -25,8 +25,6 @@ from benchmarks.application import application, latencies
 from benchmarks.bed import PLAIN, Bed, running_workers
 from benchmarks.gentle_page import Measured, Point
 
-#: What `--gentle` sets.
-GENTLE = Options(target_batch_seconds=0.01, duty=0.3)
 BATCH_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1)
 DUTIES = (1.0, 0.5, 0.25)
 #: Rows of one step of the naive loop.
@@ -191,7 +189,7 @@ def _ways() -> list[tuple[str, Way]]:
         ("one plain `UPDATE`", plain_update),
         (f"a naive loop, {NAIVE_ROWS:,} rows a step", naive_loop),
         ("a run at full speed", run_with(Options())),
-        (gentle_page.GENTLE_NAME, run_with(GENTLE)),
+        (gentle_page.GENTLE_NAME, run_with(Options().gentle())),
     ]
 
 
