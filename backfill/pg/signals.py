@@ -34,8 +34,8 @@ __all__ = ["Reading", "SignalReader"]
 REMOTE_SECONDS: Final = 5.0
 #: All SQL queries of the user's in one round; each has health.QUERY_SECONDS.
 QUERIES_SECONDS: Final = 3.0
-#: Between the two looks that the very first WAL rate takes.
-FIRST_RATE_SECONDS: Final = 0.25
+#: Between the two looks that a reader's very first round may take, at the WAL or at a replica.
+SECOND_LOOK_SECONDS: Final = 0.25
 _MOST_THREADS: Final = 16
 
 T = TypeVar("T")
@@ -205,7 +205,7 @@ class SignalReader:
                 raise UnreadableError("the server is a standby, which writes no WAL")
             known = self._wal.bytes_per_second()
             if known is None:
-                self._clock.sleep(FIRST_RATE_SECONDS)
+                self._clock.sleep(SECOND_LOOK_SECONDS)
                 self._look(a_round.conn)
                 known = self._wal.bytes_per_second()
             if known is None:
@@ -253,8 +253,12 @@ class SignalReader:
         lags, problems = [(0.0, "")], []
         for replica, remote in self._replicas.items():
             try:
-                lag = self._replica_lag(a_round, remote.answer(a_round.remote_seconds))
-                lags.append((lag, replica.variable.name))
+                replayed = remote.answer(a_round.remote_seconds)
+                if self._is_unsure(replayed) and self._pool is not None:
+                    self._clock.sleep(SECOND_LOOK_SECONDS)
+                    remote.start(self._pool, replica.replayed)
+                    replayed = remote.answer(a_round.remote_seconds)
+                lags.append((self._replica_lag(a_round, replayed), replica.variable.name))
             except UnreadableError as error:
                 problems.append(
                     f"{error}; if it is gone for good, take {replica.variable.name} out of"
@@ -263,6 +267,16 @@ class SignalReader:
         if problems:
             raise UnreadableError(". ".join(problems))
         return max(lags)
+
+    def _is_unsure(self, replayed: Replayed) -> bool:
+        """True when a replica is behind our very first look at the WAL, maybe by an instant only.
+
+        An idle primary's last transaction is old. A replica that has not replayed what was written
+        just now would lag by all that time.
+        """
+        now = self._clock.monotonic()
+        first = self._wal.known_seconds(now) < SECOND_LOOK_SECONDS
+        return first and self._wal.lag_seconds(replayed.position, now) is None
 
     def _replica_lag(self, a_round: _Round, replayed: Replayed) -> float:
         if self._cluster is None:
