@@ -260,3 +260,18 @@ def test_a_worker_started_by_the_command_line_does_all_of_this(project: Crew) ->
     assert worker.wait(50) == 0
     written = sum(line["written"] for line in worker.logged(Event.BATCH_COMMITTED))
     assert written == ROWS  # one line of JSON for each batch, where no terminal is
+
+
+def test_a_run_is_tuned_on_all_workers_within_two_seconds(working: Crew) -> None:
+    """Two slots on two workers wait for hours for a slow rate; then both are to go fast."""
+    run = working.enqueue("count", options=Options(rate="6/h", slice_rows=2_000, concurrency=2))
+    working.wait(lambda: working.held(run) == 2, "both slots to be filled")
+    begun = "SELECT FROM backfill.slice WHERE number <= 2 AND paged > 0"
+    assert not working.query(begun)
+    began = time.monotonic()
+    control.tune(
+        working.desk.conn, working.desk.ledger, run, {"rate": "none", "batch_rows": "50"}, by="Ada"
+    )
+    working.wait(lambda: len(working.query(begun)) == 2, "a batch of each slot")
+    assert time.monotonic() - began <= 2.0
+    ends_once(working, run)
