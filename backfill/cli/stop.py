@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @yes_option
 @pass_session
 def stop_all(session: Session, reason: str | None, yes: bool) -> int:
-    """Pause every run of the project, and each new one, until `start-all`.
+    """Pause every run, and each new one, until `start-all`.
 
     Through the ledger of every database; Redis is not needed. The batches in hand are finished. A
     database that does not answer is named, and the others are stopped all the same.
@@ -44,7 +44,7 @@ def stop_all(session: Session, reason: str | None, yes: bool) -> int:
 @yes_option
 @pass_session
 def start_all(session: Session, yes: bool) -> int:
-    """Let go on what `stop-all` has paused, unless something else pauses it."""
+    """Let the runs go on that `stop-all` has paused."""
     from backfill.engine import control
     from backfill.engine.enqueue import person
 

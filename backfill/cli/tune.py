@@ -49,7 +49,7 @@ def tune(
     settings: tuple[Assignment, ...],
     yes: bool,
 ) -> None:
-    """Change how a live run works; its workers obey within two seconds.
+    """Change how a live run works, within two seconds.
 
     Each slot finishes the batch in hand first. `none` takes a rate, a window or a time away.
     """
