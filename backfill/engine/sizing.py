@@ -4,7 +4,9 @@ With `batch_rows="auto"` the size follows a target time, because a batch's lengt
 it meets have to wait (measured: docs/how-it-works.md), and a budget of WAL, because what a batch
 writes must go through to the replicas. Nine of ten batches should keep to the target: the estimate
 is the 90th percentile of what a row took in recent batches, so that one quick or slow batch changes
-nothing. Steps up are small; a batch far over the target cuts the size at once.
+nothing. It counts for twice the median at most: a busy server makes batches late whatever their
+size, and sizes that answered that shrank to a few rows (to 1/30 of the speed at a target of
+0.01 s on two busy cores). Steps up are small; a batch far over the target cuts the size at once.
 
 Pure: it is told what batches took, and says what follows and why.
 """
@@ -26,6 +28,8 @@ CUT = 10
 #: Batches that are remembered; with fewer than ENOUGH the slowest of them counts.
 RECENT = 20
 ENOUGH = 10
+#: So much slower than the median may the rows be that the size answers to.
+SLOWER = 2.0
 #: A page with a smaller share of the rows asked for is a slice's end: mostly what a batch costs
 #: without its rows.
 WHOLE_SHARE = 0.5
@@ -115,9 +119,7 @@ class BatchSizer:
         """The size that target and budget allow, and which of them it is that counts."""
         by_time = float(self._rows)
         if self._seconds_per_row:
-            slow = percentile(
-                self._seconds_per_row, 0.9 if len(self._seconds_per_row) >= ENOUGH else 1.0
-            )
+            slow = self._slow_seconds_per_row()
             by_time = self._options.target_batch_seconds / max(slow, 1e-9)
         if self._wal_per_row:
             by_wal = self._options.max_batch_wal_bytes / max(
@@ -126,6 +128,15 @@ class BatchSizer:
             if by_wal < by_time:
                 return by_wal, f"its WAL stays within {self._options.max_batch_wal_bytes:,} bytes"
         return by_time, f"nine of ten stay within {self._options.target_batch_seconds:g} s"
+
+    def _slow_seconds_per_row(self) -> float:
+        """What a row takes in a slow batch."""
+        recent = list(self._seconds_per_row)
+        if len(recent) < ENOUGH:
+            return max(recent)
+        # of fewer batches, so that rows that have become slower are believed soon
+        usual = percentile(recent[-ENOUGH:], 0.5)
+        return min(percentile(recent, 0.9), SLOWER * usual)
 
     def _within(self, rows: float) -> int:
         """Within the bounds; after time-outs the size may be below the least, and grows from it."""

@@ -205,7 +205,18 @@ def test_a_batch_far_over_the_target_cuts_the_size_at_once() -> None:
 def test_when_rows_become_slower_the_size_follows_within_a_few_batches() -> None:
     sizer = steady(0.0001)
     feed(sizer, 0.0003, batches=3)
+    assert sizer.rows <= TARGET / 0.0002
+    feed(sizer, 0.0003, batches=3)
     assert sizer.rows <= TARGET / 0.0003
+
+
+def test_batches_that_a_busy_server_makes_late_do_not_shrink_the_others() -> None:
+    """Every fourth batch is late by three targets whatever its size: smaller ones would be, too."""
+    sizer = steady(0.0001)
+    for number in range(400):
+        late = 3 * TARGET if number % 4 == 0 else 0.0
+        sizer.committed(asked=sizer.rows, taken=sizer.rows, seconds=sizer.rows * 0.0001 + late)
+    assert sizer.rows >= 0.49 * TARGET / 0.0001
 
 
 def test_the_first_batch_is_small() -> None:
