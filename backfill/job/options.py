@@ -33,9 +33,10 @@ MIN_TIMEOUT_SECONDS = 0.001
 MAX_STATEMENT_TIMEOUT_SECONDS = 2_147_483.0
 
 
-#: `--gentle`: hardly to be noticed by who works on the same rows, at about a fifth of the speed.
-#: Short batches are short waits, and rests between them make few wait (docs/how-it-works.md).
-GENTLE: Mapping[str, float] = {"target_batch_seconds": 0.01, "duty": 0.3}
+#: `--gentle`: short batches are short waits, and rests between them make few wait. The knee of the
+#: curve in docs/gentleness.md: shorter batches lose speed to what each batch costs by itself, longer
+#: ones make others wait longer, and shorter rests make more of them wait.
+GENTLE: Mapping[str, float] = {"target_batch_seconds": 0.01, "duty": 0.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
