@@ -34,8 +34,8 @@ MAX_STATEMENT_TIMEOUT_SECONDS = 2_147_483.0
 
 
 #: `--gentle`: short batches are short waits, and rests between them make few wait. The knee of the
-#: curve in docs/gentleness.md: shorter batches lose speed to what each batch costs by itself, longer
-#: ones make others wait longer, and shorter rests make more of them wait.
+#: curve in docs/gentleness.md: shorter batches lose speed to what each batch costs by itself,
+#: longer ones make others wait longer, and shorter rests make more of them wait.
 GENTLE: Mapping[str, float] = {"target_batch_seconds": 0.01, "duty": 0.5}
 
 
