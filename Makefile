@@ -62,7 +62,7 @@ demo-stop: $(READY)  ## end what `make demo KEEP=1` left running
 
 .PHONY: test
 test: $(READY)  ## run every test (ARGS="-k cursor" chooses)
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 .PHONY: lint
 lint: $(READY)  ## ruff's rules and format, and the direction of imports

@@ -1,6 +1,6 @@
 """How many examples the property tests try: few at hand, many at night.
 
-`HYPOTHESIS_PROFILE=nightly pytest` tries ten times as many.
+`HYPOTHESIS_PROFILE=nightly pytest` tries twenty times as many.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from hypothesis import settings
 
 # Examples that talk to a server take as long as the machine lets them: no deadline.
-settings.register_profile("quick", deadline=None, print_blob=True)
+settings.register_profile("quick", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=1_000)
 
 
@@ -20,5 +20,5 @@ def load_profile() -> None:
 
 
 def share_of_examples(percent: int) -> settings:
-    """Settings for a property whose examples are dear: so many where others have a hundred."""
+    """Settings for a property whose examples are dear: this share of what others have."""
     return settings(max_examples=max(1, settings().max_examples * percent // 100))

@@ -71,7 +71,8 @@ def test_watch_of_a_run_that_has_ended_returns_its_exit_code(judged: Shop) -> No
 
 def test_watch_shows_a_run_until_it_ends(shop: Shop) -> None:
     shop.users(3_000)
-    worked = shop.start("run", "count_visits", "--rate", "1000/s")
+    # slow enough for `watch` to come in time on a busy machine, too
+    worked = shop.start("run", "count_visits", "--rate", "400/s")
     until(lambda: shop.number("SELECT count(*) FROM backfill.slice"), "a slice")
     watched = shop("watch")
     assert watched.code == 0, watched.told
@@ -82,7 +83,8 @@ def test_watch_shows_a_run_until_it_ends(shop: Shop) -> None:
 
 def test_ctrl_c_in_watch_leaves_the_run_alone(shop: Shop) -> None:
     shop.users(3_000)
-    worked = shop.start("run", "count_visits", "--rate", "1000/s")
+    # slow enough for `watch` to come in time on a busy machine, too
+    worked = shop.start("run", "count_visits", "--rate", "400/s")
     until(lambda: shop.number("SELECT count(*) FROM backfill.slice"), "a slice")
     watching = shop.start("watch", "count_visits")
     watching.until_told("users.visits")
