@@ -10,7 +10,8 @@ import click
 
 from backfill.cli.options import run_argument, yes_option
 from backfill.cli.session import Session, ask, pass_session
-from backfill.errors import BackfillError, ExitCode, ProjectError, RefusedError
+from backfill.cli.tell import sent_or_warned
+from backfill.errors import ExitCode, ProjectError, RefusedError
 from backfill.model import PauseCause, RunState
 
 if TYPE_CHECKING:
@@ -309,17 +310,10 @@ def _finish(project: Project, desk: Desk, run: Run) -> Run:
 
 
 def _tell_workers(project: Project, desk: Desk, run: Run) -> None:
-    """Messages only make it quicker (I3): without them the reconciler finds the run."""
     from backfill.pg.ledger import workers
     from backfill.watch.progress import WORKER_SECONDS
     from backfill.worker.send import send_slots
 
-    try:
-        sent = send_slots(project, desk, run)
-    except BackfillError as error:
-        click.echo(f"warning: {error.message}", err=True)
-        sent = True
-    if not sent:
-        click.echo("warning: Redis does not answer; workers go on when it is back", err=True)
+    sent_or_warned(lambda: send_slots(project, desk, run), otherwise="workers go on")
     if not workers(desk.conn, desk.ledger, within_seconds=WORKER_SECONDS):
         click.echo("no worker is running: start one with `backfill worker`", err=True)

@@ -10,6 +10,7 @@ import click
 from backfill.cli.boundary import as_told
 from backfill.cli.options import yes_option
 from backfill.cli.session import Session, pass_session
+from backfill.cli.tell import sent_or_warned
 from backfill.errors import BackfillError, ExitCode, UnreachableError
 
 if TYPE_CHECKING:
@@ -88,18 +89,17 @@ def _everywhere(session: Session, act: Callable[[Desk], None], *, yes: bool) -> 
 
 
 def _tell(project: Project, desk: Desk, ids: list[str]) -> None:
-    """Messages only make it quicker: without them the reconciler finds the runs (I3)."""
     from backfill.pg.ledger import get_run
     from backfill.worker.send import send_slots
 
-    try:
-        runs = [get_run(desk.conn, desk.ledger, run) for run in ids]
+    runs = [get_run(desk.conn, desk.ledger, run) for run in ids]
+
+    def send() -> bool:
         sent = [send_slots(project, desk, run) for run in runs if run.executor == "celery"]
-    except BackfillError as error:
-        click.echo(f"warning: {error.message}", err=True)
+        return all(sent)
+
+    if not sent_or_warned(send, otherwise="workers go on"):
         return
-    if not all(sent):
-        click.echo("warning: Redis does not answer; workers go on when it is back", err=True)
     for run in runs:
         if run.executor == "local":
             click.echo(f"go on with `backfill run {run.job}` here", err=True)

@@ -8,7 +8,8 @@ import click
 
 from backfill.cli.options import Assignment, assignments, overrides, run_argument, yes_option
 from backfill.cli.session import Session, pass_session
-from backfill.errors import BackfillError, UsageError
+from backfill.cli.tell import sent_or_warned
+from backfill.errors import UsageError
 
 if TYPE_CHECKING:
     from backfill.engine.control import Tuned
@@ -96,10 +97,6 @@ def _tell_workers(project: Project, desk: Desk, tuned: Tuned) -> None:
         slots = [slot for slot in slots if slot >= tuned.before.concurrency]
     if not slots:
         return
-    try:
-        sent = send_slots(project, desk, tuned.run, slots)
-    except BackfillError as error:
-        click.echo(f"warning: {error.message}", err=True)
-        return
-    if not sent:
-        click.echo("warning: Redis does not answer; new slots are filled when it is back", err=True)
+    sent_or_warned(
+        lambda: send_slots(project, desk, tuned.run, slots), otherwise="new slots are filled"
+    )

@@ -15,7 +15,7 @@ from backfill.engine.bench import Bench, call_hook, run_info
 from backfill.events import Event
 from backfill.model import PauseCause, RunState
 from backfill.pg.changes import set_state
-from backfill.pg.connect import READ_LIMITS, Limits, transaction
+from backfill.pg.connect import READ_LIMITS, Limits, server_time, transaction
 from backfill.pg.ledger import Run, add_event, get_run
 
 #: Up to so many estimated rows the total is counted, under COUNT_LIMITS.
@@ -167,14 +167,13 @@ def _start(bench: Bench, waiting: list[tuple[str, int | None]]) -> None:
         run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
         if run.run_state is not RunState.QUEUED:
             return
-        now = bench.conn.execute("SELECT clock_timestamp()").fetchone()
         set_state(
             bench.conn,
             bench.ledger,
             run,
             RunState.RUNNING,
             began=True,
-            started_at=now[0] if now else None,
+            started_at=server_time(bench.conn),
         )
         add_event(
             bench.conn,

@@ -9,7 +9,7 @@ none begins after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg.types.json import Jsonb
@@ -17,12 +17,11 @@ from psycopg.types.json import Jsonb
 from backfill.engine.lifecycle import START_ALL, add_cause, take_causes
 from backfill.errors import RefusedError, UsageError
 from backfill.events import Event
-from backfill.hours import Hours
 from backfill.job import Options
-from backfill.model import LIVE, PauseCause
-from backfill.pg.connect import Connection, transaction
+from backfill.model import PauseCause
+from backfill.pg.connect import Connection, server_time, transaction
 from backfill.pg.control import press, release, set_options, stopped
-from backfill.pg.ledger import Ledger, Run, add_event, get_run
+from backfill.pg.ledger import Ledger, Run, add_event, get_run, live_runs
 
 #: What a run cannot change while it lives: where it works, and what its locks are.
 FIXED = frozenset({"database", "lock"})
@@ -82,19 +81,13 @@ def tune(
                 caused_by=by,
                 changes={name: list(change) for name, change in changes.items()},
             )
-        lifted = _is_open(conn, after) and take_causes(
+        # by the server's clock, as for the reconciler
+        lifted = after.hours.shut(server_time(conn)) is None and take_causes(
             conn, ledger, run, [PauseCause.WINDOW], by=by
         )
         return Tuned(
             run=get_run(conn, ledger, run_id), changes=changes, before=before, lifted=lifted
         )
-
-
-def _is_open(conn: Connection, options: Options) -> bool:
-    """By the server's clock, as for the reconciler."""
-    hours = Hours.parse(window=options.window, start_at=options.start_at, until=options.until)
-    row = conn.execute("SELECT clock_timestamp()").fetchone()
-    return row is not None and hours.shut(row[0]) is None
 
 
 def stop_all(conn: Connection, ledger: Ledger, *, reason: str, by: str) -> list[str]:
@@ -110,7 +103,7 @@ def stop_all(conn: Connection, ledger: Ledger, *, reason: str, by: str) -> list[
         told = reason if button is None else button.told
         paused = [
             run.id
-            for run in _live(conn, ledger)
+            for run in live_runs(conn, ledger, lock=True)
             if add_cause(conn, ledger, run, PauseCause.STOP_ALL, reason=told, ends=START_ALL, by=by)
         ]
         if paused or not was_pressed:
@@ -136,22 +129,13 @@ def start_all(conn: Connection, ledger: Ledger, *, by: str) -> list[str] | None:
         release(conn, ledger)
         freed = [
             run.id
-            for run in _live(conn, ledger)
+            for run in live_runs(conn, ledger, lock=True)
             if take_causes(conn, ledger, run, [PauseCause.STOP_ALL], by=by)
         ]
         if not was_pressed and not freed:
             return None
         add_event(conn, ledger, Event.START_ALL, run=None, caused_by=by, runs=len(freed))
     return freed
-
-
-def _live(conn: Connection, ledger: Ledger) -> Sequence[Run]:
-    """Every live run, locked, in the order of their ids; after the ledger's row is."""
-    ids = conn.execute(
-        ledger.q("SELECT id FROM {s}.run WHERE state = ANY(%s) ORDER BY id FOR NO KEY UPDATE"),
-        [[str(state) for state in LIVE]],
-    ).fetchall()
-    return [get_run(conn, ledger, row[0]) for row in ids]
 
 
 def accept_changes(

@@ -15,7 +15,7 @@ from backfill.events import Event
 from backfill.model import PauseCause, RunState
 from backfill.pg import slices
 from backfill.pg.changes import claim_writes, delete_pauses, insert_pause, release_writes, set_state
-from backfill.pg.connect import Connection, transaction
+from backfill.pg.connect import Connection, server_time, transaction
 from backfill.pg.control import Stopped, stopped
 from backfill.pg.ledger import (
     Ledger,
@@ -198,9 +198,8 @@ def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str, may_succeed:
 def _end(
     conn: Connection, ledger: Ledger, run: Run, state: RunState, *, failure: str | None = None
 ) -> None:
-    now = conn.execute("SELECT clock_timestamp()").fetchone()
     delete_pauses(conn, ledger, run.id)
-    set_state(conn, ledger, run, state, failure=failure, finished_at=now[0] if now else None)
+    set_state(conn, ledger, run, state, failure=failure, finished_at=server_time(conn))
     release_writes(conn, ledger, run.id)
     delete_samples(conn, ledger, run.id)
 

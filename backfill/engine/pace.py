@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backfill.clock import Clock
-from backfill.hours import Hours, Shut
+from backfill.hours import Shut
 from backfill.job import Options
 from backfill.rate import Rate
 
@@ -124,9 +124,7 @@ class Pace:
 
     def tune(self, options: Options, *, speed: float) -> None:
         """Go on under these options and at this share of the full speed (0 < speed ≤ 1)."""
-        self._hours = Hours.parse(
-            window=options.window, start_at=options.start_at, until=options.until
-        )
+        self._hours = options.hours
         self._duty, self._speed, self._rate = options.duty, speed, options.rate
         self._limiter.shared_by(options.concurrency)
         was, self._per_second = self._per_second, None

@@ -7,10 +7,10 @@ import psycopg
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
 from backfill.errors import UnreachableError
-from backfill.hours import Hours, Shut
+from backfill.hours import Shut
 from backfill.job import Options
 from backfill.model import PauseCause
-from backfill.pg.connect import Connection
+from backfill.pg.connect import Connection, server_time
 from backfill.pg.failure import FaultKind, classify
 from backfill.pg.ledger import Ledger, Run, open_quarantine, pauses, totals
 
@@ -66,12 +66,9 @@ def open_window(conn: Connection, ledger: Ledger, run: Run) -> None:
     Else the pause says until when they are away now: they may have been changed meanwhile.
     """
     kept = [p for p in pauses(conn, ledger, run.id) if p.cause == PauseCause.WINDOW]
-    row = conn.execute("SELECT clock_timestamp()").fetchone() if kept else None
-    if row is None:
+    if not kept:
         return
-    options = Options.from_json(run.options)
-    hours = Hours.parse(window=options.window, start_at=options.start_at, until=options.until)
-    shut = hours.shut(row[0])
+    shut = Options.from_json(run.options).hours.shut(server_time(conn))
     if shut is None:
         lifecycle.lift(conn, ledger, run.id, [PauseCause.WINDOW], by="the window opened")
     elif (shut.reason, _opens(run.id, shut)) != (kept[0].reason, kept[0].ends):

@@ -32,7 +32,7 @@ from backfill.engine.enqueue import Prepared, prepare, write_run
 from backfill.errors import BackfillError, RefusedError, UnreachableError, UsageError
 from backfill.events import Event
 from backfill.job.declaration import Declaration
-from backfill.pg.connect import Connection, transaction
+from backfill.pg.connect import Connection, server_time, transaction
 from backfill.pg.ledger import Ledger, add_event
 from backfill.pg.schedules import (
     IfMissed,
@@ -85,7 +85,7 @@ def add(
         )
     declaration.complete_params(params)
     declaration.options.replace_from_text(options)
-    now = _now(conn)
+    now = server_time(conn)
     first = next(when.after(now), None) if isinstance(when, Cron) else when
     if first is None or first <= now:
         raise UsageError(f"{when} has passed", remedy="Name an instant to come.")
@@ -201,7 +201,7 @@ def tick(
         declare=declare,
         environ=environ,
         by=by,
-        now=now or _now(conn),
+        now=now or server_time(conn),
     )
     started = []
     for schedule in due_schedules(conn, ledger, this.now):
@@ -213,10 +213,6 @@ def tick(
         elif schedule.next_at is not None and schedule.next_at <= this.now:
             started.append(_due(this, schedule, live))
     return [run for run in started if run is not None]
-
-
-def _now(conn: Connection) -> datetime:
-    return cast("tuple[datetime]", conn.execute("SELECT clock_timestamp()").fetchone())[0]
 
 
 def _start_waiting(this: Round, schedule: Schedule) -> str | None:

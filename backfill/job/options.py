@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from backfill.errors import DeclarationError, ProjectError, UsageError
+from backfill.hours import Hours
 from backfill.job.suggestion import did_you_mean
 from backfill.rate import Rate
 from backfill.window import Window
@@ -156,6 +157,11 @@ class Options:
                 remedy="Start this process again with the version that enqueued the run.",
             )
         return cls(**kept)
+
+    @property
+    def hours(self) -> Hours:
+        """When the run may work: its window, its start and its end together."""
+        return Hours.parse(window=self.window, start_at=self.start_at, until=self.until)
 
     def gentle(self) -> Options:
         """These options with those of GENTLE, where they are not gentler already (smaller)."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import sql
@@ -187,6 +188,11 @@ def transaction(
         roll_back(conn)
         raise
     conn.execute("COMMIT")
+
+
+def server_time(conn: Connection) -> datetime:
+    """The instant now, by the server's clock; aware."""
+    return cast("tuple[datetime]", conn.execute("SELECT clock_timestamp()").fetchone())[0]
 
 
 def roll_back(conn: Connection) -> None:

@@ -181,13 +181,12 @@ def list_runs(conn: Connection, ledger: Ledger, *, limit: int = 50) -> list[Run]
         ).fetchall()
 
 
-def live_runs(conn: Connection, ledger: Ledger) -> list[Run]:
-    """Every live run, oldest first."""
+def live_runs(conn: Connection, ledger: Ledger, *, lock: bool = False) -> list[Run]:
+    """Every live run, oldest first; with `lock`, held as by `get_run`, in their ids' order."""
+    text: LiteralString = "SELECT * FROM {s}.run WHERE state = ANY(%s) ORDER BY "
+    text += "id FOR NO KEY UPDATE" if lock else "created_at"
     with conn.cursor(row_factory=class_row(Run)) as cursor:
-        return cursor.execute(
-            ledger.q("SELECT * FROM {s}.run WHERE state = ANY(%s) ORDER BY created_at"),
-            [[str(state) for state in LIVE]],
-        ).fetchall()
+        return cursor.execute(ledger.q(text), [[str(state) for state in LIVE]]).fetchall()
 
 
 def find_run(conn: Connection, ledger: Ledger, text: str | None) -> Run:
