@@ -14,7 +14,7 @@ from backfill.errors import LedgerError
 from backfill.pg.connect import Connection, transaction
 
 #: The version of the ledger that this code writes.
-VERSION = 3
+VERSION = 4
 
 #: Serialises two upgrades of one database; any constant that no other tool uses will do.
 _ADVISORY_LOCK = 0x6261636B66696C6C  # "backfill"

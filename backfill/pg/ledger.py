@@ -279,8 +279,8 @@ def events(
     with conn.cursor(row_factory=class_row(EventRecord)) as cursor:
         return cursor.execute(
             ledger.q(
-                "SELECT * FROM (SELECT * FROM {s}.event WHERE run = %s AND id > %s"
-                " ORDER BY id DESC LIMIT %s) AS newest ORDER BY id"
+                "SELECT * FROM (SELECT id, run, at, name, caused_by, detail FROM {s}.event"
+                " WHERE run = %s AND id > %s ORDER BY id DESC LIMIT %s) AS newest ORDER BY id"
             ),
             [run, after, limit],
         ).fetchall()
