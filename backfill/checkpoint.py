@@ -7,6 +7,11 @@ Keys, all under `backfill:{ledger id}:` and all rebuilt from the ledger when the
 | `run:{id}` | hash | counts by outcome; `settled_rate` (decayed, keys/s), `since`, `at`; `built` |
 | `run:{id}:slices` | hash | slice number → JSON: epoch and the slice's counts |
 | `run:{id}:bucket` | string | when the next token is free (the server's clock, µs), and the rate |
+| `run:{id}:batches` | hash | numbers (watch/batches.py); `seq:{process}` → its last call |
+| `run:{id}:picture` | string | JSON of a live run (watch/picture.py), for a few seconds |
+| `run:{id}:recent` | list | JSON of how far it was in each of the last MOST_RECENT seconds |
+| `run:{id}:pulses` | list | JSON of the ledger's pulses |
+| `overview` | string | JSON of workers, schedules and the red button, for a few seconds |
 
 Each slice's absolute counts are written, and the script adds the difference to the run's: writing
 twice, late, or after a flush counts nothing twice. What is known to be newer is never overwritten:
@@ -21,7 +26,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -40,6 +45,10 @@ KEEP_SECONDS = 7 * 24 * 3600
 #: One call may block the work for so long; then Redis is left alone for AWAY_SECONDS.
 CALL_SECONDS = 1.0
 AWAY_SECONDS = 2.0
+#: A picture that nobody has renewed for so long is not shown any more: then the ledger is read.
+PICTURE_SECONDS = 4.0
+#: So many seconds of a run are kept one by one.
+MOST_RECENT = 300
 #: Time constant of the decayed rate. After three of them without a batch it begins anew.
 RATE_SECONDS = 10.0
 #: A rate seen for a shorter time is noise.
@@ -123,6 +132,17 @@ redis.call('SET', KEYS[1], string.format('%.0f %.17g', stop, rate), 'EX', keep)
 return math.max(0, math.ceil(stop - now))
 """
 
+# KEYS: batches. ARGV: keep, process, number of its call, then name and difference by turns.
+# A call that is repeated, because its answer was lost, has the number of the one before.
+_COUNT = """
+local mark = 'seq:' .. ARGV[2]
+if tonumber(redis.call('HGET', KEYS[1], mark) or 0) >= tonumber(ARGV[3]) then return 0 end
+for i = 4, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], mark, ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -159,6 +179,7 @@ class Checkpoint:
         self._prefix = f"backfill:{ledger_id}:"
         self._write_script = self._redis.register_script(_WRITE)
         self._take_script = self._redis.register_script(_TAKE)
+        self._count_script = self._redis.register_script(_COUNT)
         self._away_until = 0.0
 
     def close(self) -> None:
@@ -228,6 +249,91 @@ class Checkpoint:
             )
         )
         return None if micros is None else int(cast("int", micros)) / 1e6
+
+    def count(self, run: str, process: str, call: int, added: Mapping[str, float]) -> bool:
+        """Add to a run's numbers by name, once for each `call` of a process; False: Redis is away.
+
+        Args:
+            process: unlike all others', also unlike an earlier one's.
+            call: rises with each call that was answered.
+        """
+        arguments: list[str | int | float] = [KEEP_SECONDS, process, call]
+        for name, value in added.items():
+            arguments += [name, value]
+        key = self._run(run) + ":batches"
+        return self._try(lambda: self._count_script(keys=[key], args=arguments)) is not None
+
+    def counted(self, run: str) -> dict[str, float] | None:
+        """A run's numbers by name, over all processes; None: Redis is away."""
+        found = self._try(
+            lambda: cast("dict[str, str]", self._redis.hgetall(self._run(run) + ":batches"))
+        )
+        if found is None:
+            return None
+        return {k: float(value) for k, value in found.items() if not k.startswith("seq:")}
+
+    def publish(self, run: str, picture: str, point: str) -> None:
+        """Show a live run's picture for PICTURE_SECONDS, and keep how far it was."""
+        key = self._run(run)
+
+        def publish() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.set(f"{key}:picture", picture, px=int(PICTURE_SECONDS * 1000))
+                pipe.rpush(f"{key}:recent", point)
+                pipe.ltrim(f"{key}:recent", -MOST_RECENT, -1)
+                pipe.expire(f"{key}:recent", KEEP_SECONDS)
+                pipe.execute()
+
+        self._try(publish)
+
+    def unpublish(self, run: str) -> None:
+        """The run has ended: whoever looks reads the ledger."""
+        self._try(lambda: self._redis.delete(f"{self._run(run)}:picture"))
+
+    def published(self, run: str) -> str | None:
+        """A run's picture; None where there is none, or Redis is away."""
+        return self._try(lambda: cast("str | None", self._redis.get(f"{self._run(run)}:picture")))
+
+    def recent(self, run: str) -> list[str]:
+        """How far a run was, second by second, oldest first; empty where Redis does not know."""
+        key = f"{self._run(run)}:recent"
+        return self._try(lambda: cast("list[str]", self._redis.lrange(key, 0, -1))) or []
+
+    def add_pulse(self, run: str, pulse: str) -> bool:
+        """Add a pulse to those that are there; False: there are none, so `put_pulses`."""
+        key = f"{self._run(run)}:pulses"
+        return bool(self._try(lambda: self._redis.rpushx(key, pulse)))
+
+    def put_pulses(self, run: str, pulses: Sequence[str]) -> None:
+        """Put a run's pulses in place of those that are there."""
+        key = f"{self._run(run)}:pulses"
+
+        def put() -> None:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.delete(key)
+                if pulses:
+                    pipe.rpush(key, *pulses)
+                    pipe.expire(key, KEEP_SECONDS)
+                pipe.execute()
+
+        self._try(put)
+
+    def pulses(self, run: str) -> list[str]:
+        """A run's pulses, oldest first; empty where Redis does not know."""
+        key = f"{self._run(run)}:pulses"
+        return self._try(lambda: cast("list[str]", self._redis.lrange(key, 0, -1))) or []
+
+    def publish_overview(self, overview: str) -> None:
+        """Show what is not of one run for PICTURE_SECONDS."""
+        self._try(
+            lambda: self._redis.set(
+                f"{self._prefix}overview", overview, px=int(PICTURE_SECONDS * 1000)
+            )
+        )
+
+    def overview(self) -> str | None:
+        """What is not of one run; None where nobody publishes it, or Redis is away."""
+        return self._try(lambda: cast("str | None", self._redis.get(f"{self._prefix}overview")))
 
     def _run(self, run: str) -> str:
         return f"{self._prefix}run:{run}"

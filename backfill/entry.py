@@ -18,7 +18,7 @@ from backfill.model import PauseCause, RunInfo
 from backfill.pg.ledger import Run, get_run, live_runs, totals, workers
 from backfill.project import Desk, Project, job_class_of
 from backfill.watch.progress import WORKER_SECONDS
-from backfill.worker.sampling import Sampling
+from backfill.worker.beside import Beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ def _crew(
         make,
         size=Options.from_json(run.options).concurrency,
         clock=clock,
-        beside=Sampling(project, [desk.database], name=holder_name()),
+        beside=Beside(project, [desk.database], name=holder_name()),
     )
 
 

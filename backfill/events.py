@@ -48,6 +48,7 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | checkpoint.rebuilt | Redis had lost a run's progress | run |
 | message.unsent | the broker did not take a slot's message | run, slot, error |
 | sample.failed | signals could not be sampled; the next round tries again | database, error |
+| publish.failed | runs could not be pictured; the next round tries again | database, error |
 | reconcile.failed | a round could not be finished; the next one tries again | database, error |
 | database.unreachable | a connection was lost, or not to be had | error |
 
@@ -109,6 +110,7 @@ class Event(StrEnum):
     DATABASE_UNREACHABLE = "database.unreachable"
     RECONCILE_FAILED = "reconcile.failed"
     SAMPLE_FAILED = "sample.failed"
+    PUBLISH_FAILED = "publish.failed"
     MESSAGE_UNSENT = "message.unsent"
 
 

@@ -214,6 +214,7 @@ class BatchInfo:
         epoch: the fencing number under which it committed.
         counts: what this batch added; `deferred` may be negative in the sweep.
         seconds: from BEGIN to the answer to COMMIT.
+        phase: walk; or sweep, for rows that had been deferred.
     """
 
     run: str
@@ -221,3 +222,4 @@ class BatchInfo:
     epoch: int
     counts: Counts
     seconds: float
+    phase: SlicePhase = SlicePhase.WALK

@@ -23,6 +23,7 @@ from backfill.pg.connect import Connection, connect
 from backfill.pg.ledger import Ledger, Run, open_ledger
 from backfill.settings import Settings, find_project, read_environment
 from backfill.settings import load as load_settings
+from backfill.watch.gallery import Gallery
 from backfill.watch.progress import Progress
 from backfill.watch.progress import read as read_progress
 
@@ -111,6 +112,21 @@ class Project:
             UsageError: there is no such run.
         """
         return read_progress(desk.conn, desk.ledger, run_id, checkpoint=checkpoint)
+
+    def gallery(self, database: str) -> Gallery:
+        """Pictures of a database's runs, for whoever watches; to be closed.
+
+        Raises:
+            UsageError, UnreachableError, LedgerError: as `open`.
+        """
+        desk = self.open(database)
+        desk.conn.close()  # most who watch read Redis alone
+        return Gallery(
+            desk.database,
+            desk.ledger,
+            connect=desk.connect,
+            checkpoint=self.checkpoint(desk.ledger),
+        )
 
     def bench(
         self,

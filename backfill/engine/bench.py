@@ -55,11 +55,23 @@ class Observer(Protocol):
     def batch_committed(self, bench: Bench, info: BatchInfo, held: Slice, added: Counts) -> None:
         """A batch took effect; `held` has the slice's counts after it."""
 
+    def batch_failed(self, bench: Bench, code: str | None) -> None:
+        """A batch was rolled back, and is tried again: its SQLSTATE; None: it was cut off."""
+
+    def outage(self, bench: Bench) -> None:
+        """The transform says that the world outside is away."""
+
 
 class SilentObserver:
     """Watches nothing."""
 
     def batch_committed(self, bench: Bench, info: BatchInfo, held: Slice, added: Counts) -> None:
+        """Do nothing."""
+
+    def batch_failed(self, bench: Bench, code: str | None) -> None:
+        """Do nothing."""
+
+    def outage(self, bench: Bench) -> None:
         """Do nothing."""
 
 

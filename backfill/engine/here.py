@@ -2,7 +2,7 @@
 
 Each thread has a slot, a connection and a workbench of its own. What the reconciler does for
 workers (freeing lapsed slices, opening windows) the threads do for themselves. The signals are
-measured beside them (worker/sampling.py), which ends the pauses for signals, too.
+measured beside them (worker/beside.py), which ends the pauses for signals, too.
 """
 
 from __future__ import annotations

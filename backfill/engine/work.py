@@ -223,6 +223,7 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
     except OutageError as outage:
         why = f"outage: {outage.reason}"
         failed = True
+        bench.observer.outage(bench)
         wait_seconds = outage.seconds if outage.seconds is not None else _backoff(held.attempts)
         _log_failure(held, why, attempt=held.attempts)
     except RetriableError as error:
@@ -325,8 +326,10 @@ def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
     try:
         return batch.execute(bench, held, rows=min(rows, bench.sizer.rows), probe=bench.probe)
     except (RetriableError, RowsRefusedError) as error:
-        if isinstance(error, RetriableError) and error.timed_out:
-            _resized(held, bench.sizer.timed_out())
+        if isinstance(error, RetriableError):
+            bench.observer.batch_failed(bench, error.fault.sqlstate)
+            if error.timed_out:
+                _resized(held, bench.sizer.timed_out())
         _log_failure(held, str(error))
         bench.reconnect_if_closed()
         raise
@@ -355,6 +358,7 @@ def _tell(bench: Bench, done: batch.Batch) -> None:
         epoch=held.epoch,
         counts=done.added,
         seconds=done.seconds,
+        phase=SlicePhase.SWEEP if done.was_sweep else SlicePhase.WALK,
     )
     bench.observer.batch_committed(bench, info, held, done.added)
     call_hook(bench, "after_batch", lambda: bench.job.after_batch(info))

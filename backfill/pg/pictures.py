@@ -1,4 +1,4 @@
-"""What a picture of a run shows beside its totals: its slices as a map, who works, what is set aside.
+"""What a picture of a run shows beside its totals: a map of its slices, who works, the quarantine.
 
 Functions are handed a connection with an open transaction, read, and never commit. Each reads a
 run's slices or its quarantine once, so once a second or so, not once for each who watches.

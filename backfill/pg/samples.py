@@ -60,6 +60,19 @@ def take_lease(conn: Connection, ledger: Ledger, *, by: str, seconds: float) -> 
     return None if row is None else row[0]
 
 
+def holds_lease(conn: Connection, ledger: Ledger, *, by: str) -> bool:
+    """Whether the sampler's lease is this process's."""
+    return (
+        conn.execute(
+            ledger.q(
+                "SELECT FROM {s}.ledger WHERE sampler = %s AND sampler_until > clock_timestamp()"
+            ),
+            [by],
+        ).rowcount
+        == 1
+    )
+
+
 def drop_lease(conn: Connection, ledger: Ledger, *, by: str) -> None:
     """Give the lease back, so that another need not wait for its end; no harm if it is lost."""
     conn.execute(

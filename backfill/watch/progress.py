@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from backfill.checkpoint import Checkpoint
+from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.hours import Hours
 from backfill.model import Counts, PauseCause, RunState
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
@@ -130,7 +131,7 @@ class Progress:
             "held": self.held,
             "rows_per_second": self.rows_per_second,
             "eta_seconds": self.eta_seconds,
-            "eta_at": _utc(self.eta_at),
+            "eta_at": utc(self.eta_at),
             "limited_by": self.limited_by,
             "speed": run.speed,
             "signals": [
@@ -143,7 +144,7 @@ class Progress:
                     "worse": sample.worse,
                     "state": str(sample.state),
                     "message": sample.message,
-                    "at": _utc(sample.at),
+                    "at": utc(sample.at),
                 }
                 for sample in self.signals
             ],
@@ -153,15 +154,15 @@ class Progress:
                     "reason": pause.reason,
                     "ends": pause.ends,
                     "caused_by": pause.caused_by,
-                    "since": _utc(pause.since),
+                    "since": utc(pause.since),
                 }
                 for pause in self.pauses
             ],
             "workers": self.workers,
             "failure": run.failure,
-            "created_at": _utc(run.created_at),
-            "started_at": _utc(run.started_at),
-            "finished_at": _utc(run.finished_at),
+            "created_at": utc(run.created_at),
+            "started_at": utc(run.started_at),
+            "finished_at": utc(run.finished_at),
             "source": self.source,
         }
 
@@ -181,7 +182,8 @@ def line(
     return f"{label(run)}{share} {settled:,}{of}{rate}"
 
 
-def _utc(at: datetime | None) -> str | None:
+def utc(at: datetime | None) -> str | None:
+    """ISO 8601, in UTC."""
     return None if at is None else at.astimezone(UTC).isoformat()
 
 
@@ -206,15 +208,29 @@ def read(
         UsageError: there is no such run.
     """
     snapshot = None if checkpoint is None else checkpoint.read(run_id)
+    with one_picture(conn):
+        return read_within(conn, ledger, run_id, snapshot=snapshot)
+
+
+@contextmanager
+def one_picture(conn: Connection) -> Iterator[None]:
+    """A transaction that reads: one after the other, a run could be working and have a pause."""
     with transaction(conn, READ_LIMITS):
-        # one picture: read one after the other, a run could be working and have a pause
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        run = get_run(conn, ledger, run_id)
-        total = totals(conn, ledger, run_id)
-        causes = pauses(conn, ledger, run_id)
-        signals = read_samples(conn, ledger, run_id)
-        alive = workers(conn, ledger, within_seconds=WORKER_SECONDS)
-    if snapshot is not None and run.finished_at is not None:
+        yield
+
+
+def read_within(
+    conn: Connection, ledger: Ledger, run_id: str, *, snapshot: Snapshot | None
+) -> Progress:
+    """The same within the caller's transaction, with what the checkpoint said just before.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    run = get_run(conn, ledger, run_id)
+    total = totals(conn, ledger, run_id)
+    if run.finished_at is not None:
         snapshot = None  # what has ended is read from the ledger alone
     seconds = _seconds(run)
     usual_rate = total.counts.settled / seconds if seconds else None
@@ -224,11 +240,11 @@ def read(
         by_phase=total.by_phase,
         held=total.held,
         rows_per_second=usual_rate if snapshot is None else snapshot.rows_per_second,
-        pauses=causes,
-        workers=len(alive),
+        pauses=pauses(conn, ledger, run_id),
+        workers=len(workers(conn, ledger, within_seconds=WORKER_SECONDS)),
         source="ledger" if snapshot is None else "checkpoint",
         usual_rate=usual_rate,
-        signals=signals,
+        signals=read_samples(conn, ledger, run_id),
     )
 
 

@@ -1,4 +1,4 @@
-"""Starts a Celery worker in this process, with the reconciler and the sampler beside it."""
+"""Starts a Celery worker in this process, with the reconciler and more (beside.py) beside it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from backfill.events import Event
 from backfill.project import Project
 from backfill.worker import stopping
 from backfill.worker.app import make_app
+from backfill.worker.beside import Beside
 from backfill.worker.reconcile import Reconciler
-from backfill.worker.sampling import Sampling
 
 log = structlog.get_logger("backfill")
 
@@ -33,13 +33,13 @@ def start(project: Project, arguments: Sequence[str]) -> int:
     for database in project.settings.databases.values():
         _ = database.url  # a missing variable is said now, not in every round
     stopping.clear()
-    timers: list[Reconciler | Sampling] = []
+    timers: list[Reconciler | Beside] = []
 
     def ready(sender: Any, **_: Any) -> None:
         # after the pool has forked: the timers' connections must not be inherited
         timers[:] = [
             Reconciler(project, app, name=sender.hostname),
-            Sampling(project, project.settings.databases, name=sender.hostname),
+            Beside(project, project.settings.databases, name=sender.hostname),
         ]
         for timer in timers:
             timer.start()

@@ -15,6 +15,7 @@ from backfill.engine.pace import BURST_SECONDS, LocalLimiter
 from backfill.model import BatchInfo, Counts
 from backfill.pg import slices
 from backfill.pg.slices import Slice
+from backfill.watch.batches import LOST, OUTAGE, BatchCounts
 from backfill.watch.progress import line
 
 #: The checkpoint is written at most so often (waiting for it after each batch cost 9 %).
@@ -33,6 +34,7 @@ class CheckpointObserver:
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
         self._pending: dict[int, tuple[int, Counts]] = {}
+        self._batches = BatchCounts()
         self._bench: Bench | None = None
         self._written_at = 0.0
         self._told_at = time.monotonic()
@@ -40,16 +42,30 @@ class CheckpointObserver:
 
     def batch_committed(self, bench: Bench, info: BatchInfo, held: Slice, added: Counts) -> None:
         """Remember the slice's counts; write them if it is time."""
-        del info, added
+        del added
         self._bench = bench
+        self._batches.committed(info.phase, info.seconds)
         self._pending[held.number] = (held.epoch, held.counts)
         if time.monotonic() - self._written_at >= WRITE_SECONDS:
             self.flush()
 
+    def batch_failed(self, bench: Bench, code: str | None) -> None:
+        """Count it; it is written with the next batch, or at the end of the task."""
+        self._bench = bench
+        self._batches.failed(code or LOST)
+
+    def outage(self, bench: Bench) -> None:
+        """Count it, too."""
+        self._bench = bench
+        self._batches.failed(OUTAGE)
+
     def flush(self) -> None:
         """Write what is pending, rebuilding the run from the ledger when Redis has lost it."""
         bench = self._bench
-        if self._checkpoint is None or bench is None or not self._pending:
+        if self._checkpoint is None or bench is None:
+            return
+        self._batches.flush(self._checkpoint, bench.run.id)
+        if not self._pending:
             return
         self._written_at = time.monotonic()
         snapshot = self._checkpoint.write(bench.run.id, self._pending)

@@ -388,6 +388,10 @@ def test_the_keys_in_redis_are_the_documented_ones(redis_url: str) -> None:
     checkpoint = Checkpoint(redis_url, "LEDGER")
     checkpoint.rebuild("RUN", [(1, 1, Counts(paged=1, written=1))])
     assert checkpoint.take("RUN", 1, 100.0, burst=0.2) is not None
+    assert checkpoint.count("RUN", "process", 1, {"batches:walk": 1})
+    checkpoint.publish("RUN", "{}", "{}")
+    checkpoint.put_pulses("RUN", ["{}"])
+    checkpoint.publish_overview("{}")
     checkpoint.close()
     client = redis.Redis.from_url(redis_url, decode_responses=True)
     kinds = {str(key): str(client.type(key)) for key in client.scan_iter()}

@@ -173,9 +173,12 @@ def test_a_steady_rate_is_right_from_its_first_second_on(
     done = Counts(paged=5_000, written=5_000)  # in a time that nobody knows
     checkpoint.write(RUN, {1: (1, done)})
     assert speed(checkpoint) is None
+    at = time.monotonic()
     for _ in range(300):
         let_pass(client, 0.1)
-        done = replace(done, paged=done.paged + 100, written=done.written + 100)
+        at, was = time.monotonic(), at
+        rows = done.paged + round(1_000 * (0.1 + at - was))  # real time passes, too
+        done = replace(done, paged=rows, written=rows)
         checkpoint.write(RUN, {1: (1, done)})
         if (seen := speed(checkpoint)) is not None:
             assert seen == pytest.approx(1_000, rel=0.1)
