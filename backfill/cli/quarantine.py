@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from backfill.cli import show
-from backfill.cli.control import go_on
 from backfill.cli.options import json_option, run_argument, yes_option
 from backfill.cli.session import Session, pass_session
-from backfill.errors import RefusedError
-
-if TYPE_CHECKING:
-    from backfill.pg.ledger import Run
-    from backfill.project import Desk
+from backfill.cli.tell import tell
 
 
 @click.group()
@@ -89,15 +82,12 @@ def list_rows(
 @pass_session
 def retry(session: Session, run_text: str | None, database: str | None, yes: bool) -> int:
     """Take the rows again, now that they are mended."""
-    from backfill.engine import lifecycle
+    from backfill import operate
     from backfill.engine.enqueue import person
 
     with session.run(run_text, database) as (desk, run):
         session.confirm_write(desk.database, yes=yes)
-        _refuse_if_empty(desk, run)
-        rows = lifecycle.release_quarantine(desk.conn, desk.ledger, run.id, by=person())
-        click.echo(f"{run.id}: {rows:,} rows are taken again")
-        return go_on(session.project, desk, run.id)
+        return tell(operate.release_quarantine(session.project, desk, run, by=person()))
 
 
 @quarantine.command()
@@ -106,28 +96,9 @@ def retry(session: Session, run_text: str | None, database: str | None, yes: boo
 @pass_session
 def accept(session: Session, run_text: str | None, database: str | None, yes: bool) -> int:
     """Leave the rows as they are, for good."""
-    from backfill.engine import lifecycle
+    from backfill import operate
     from backfill.engine.enqueue import person
 
     with session.run(run_text, database) as (desk, run):
         session.confirm_write(desk.database, yes=yes)
-        _refuse_if_empty(desk, run)
-        rows = lifecycle.accept_quarantine(desk.conn, desk.ledger, run.id, by=person())
-        click.echo(f"{run.id}: {rows:,} rows stay as they are")
-        return go_on(session.project, desk, run.id)
-
-
-def _refuse_if_empty(desk: Desk, run: Run) -> None:
-    """A run that has ended is refused by the lifecycle, which says more."""
-    from backfill.model import PauseCause
-    from backfill.pg.ledger import open_quarantine, pauses
-
-    causes = {pause.cause for pause in pauses(desk.conn, desk.ledger, run.id)}
-    if (
-        run.run_state.is_live
-        and PauseCause.QUARANTINE not in causes
-        and not open_quarantine(desk.conn, desk.ledger, run.id)
-    ):
-        raise RefusedError(
-            f"no row of {run.id} is in quarantine", remedy=f"See `backfill status {run.id}`."
-        )
+        return tell(operate.accept_quarantine(session.project, desk, run, by=person()))

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backfill.cli.boundary import as_told
 from backfill.cli.options import yes_option
 from backfill.cli.session import Session, pass_session
-from backfill.cli.tell import sent_or_warned
-from backfill.errors import BackfillError, ExitCode, UnreachableError
+from backfill.cli.tell import tell
+from backfill.errors import BackfillError, ExitCode, UnreachableError, as_told
 
 if TYPE_CHECKING:
-    from backfill.project import Desk, Project
+    from backfill.project import Desk
 
 
 @click.command("stop-all")
@@ -27,14 +26,11 @@ def stop_all(session: Session, reason: str | None, yes: bool) -> int:
     Through the ledger of every database; Redis is not needed. The batches in hand are finished. A
     database that does not answer is named, and the others are stopped all the same.
     """
-    from backfill.engine import control
+    from backfill import operate
     from backfill.engine.enqueue import person
 
     def stop(desk: Desk) -> None:
-        paused = control.stop_all(
-            desk.conn, desk.ledger, reason=reason or "somebody asked for it", by=person()
-        )
-        click.echo(f"{desk.database}: {_runs(paused)} paused; a new run begins paused, too")
+        tell(operate.stop_all(desk, reason=reason, by=person()))
 
     code = _everywhere(session, stop, yes=yes)
     click.echo("they go on with `backfill start-all`", err=True)
@@ -46,24 +42,13 @@ def stop_all(session: Session, reason: str | None, yes: bool) -> int:
 @pass_session
 def start_all(session: Session, yes: bool) -> int:
     """Let the runs go on that `stop-all` has paused."""
-    from backfill.engine import control
+    from backfill import operate
     from backfill.engine.enqueue import person
 
     def start(desk: Desk) -> None:
-        freed = control.start_all(desk.conn, desk.ledger, by=person())
-        if freed is None:
-            click.echo(f"{desk.database}: nothing was stopped")
-            return
-        click.echo(f"{desk.database}: {_runs(freed)} let go on")
-        _tell(session.project, desk, freed)
+        tell(operate.start_all(session.project, desk, by=person()))
 
     return _everywhere(session, start, yes=yes)
-
-
-def _runs(ids: list[str]) -> str:
-    if not ids:
-        return "no run is"
-    return f"{', '.join(ids)} {'is' if len(ids) == 1 else 'are'}"
 
 
 def _everywhere(session: Session, act: Callable[[Desk], None], *, yes: bool) -> ExitCode:
@@ -86,20 +71,3 @@ def _everywhere(session: Session, act: Callable[[Desk], None], *, yes: bool) -> 
     if any(isinstance(failure, UnreachableError) for failure in failures):
         return ExitCode.UNREACHABLE
     return failures[0].exit_code if failures else ExitCode.DONE
-
-
-def _tell(project: Project, desk: Desk, ids: list[str]) -> None:
-    from backfill.pg.ledger import get_run
-    from backfill.worker.send import send_slots
-
-    runs = [get_run(desk.conn, desk.ledger, run) for run in ids]
-
-    def send() -> bool:
-        sent = [send_slots(project, desk, run) for run in runs if run.executor == "celery"]
-        return all(sent)
-
-    if not sent_or_warned(send, otherwise="workers go on"):
-        return
-    for run in runs:
-        if run.executor == "local":
-            click.echo(f"go on with `backfill run {run.job}` here", err=True)

@@ -1,29 +1,20 @@
-"""Telling the workers of a change: messages only make it quicker (I3)."""
+"""Prints what an action on a run has told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from backfill.errors import BackfillError
+if TYPE_CHECKING:
+    from backfill.errors import ExitCode
+    from backfill.operate import Told
 
 
-def sent_or_warned(send: Callable[[], bool], *, otherwise: str) -> bool:
-    """Send messages; without them the reconciler finds what is to do, and a warning says so.
-
-    Args:
-        send: False when Redis did not take them.
-        otherwise: what happens when Redis is back, in words.
-
-    Returns:
-        False when the project cannot send messages at all.
-    """
-    try:
-        sent = send()
-    except BackfillError as error:
-        click.echo(f"warning: {error.message}", err=True)
-        return False
-    if not sent:
-        click.echo(f"warning: Redis does not answer; {otherwise} when it is back", err=True)
-    return True
+def tell(told: Told) -> ExitCode:
+    """Print what was done, on standard error what to know of it; returns the exit code."""
+    for line in told.lines:
+        click.echo(line)
+    for note in told.notes:
+        click.echo(note, err=True)
+    return told.exit_code

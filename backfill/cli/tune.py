@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from backfill.cli.options import Assignment, assignments, overrides, run_argument, yes_option
 from backfill.cli.session import Session, pass_session
-from backfill.cli.tell import sent_or_warned
-from backfill.errors import UsageError
-
-if TYPE_CHECKING:
-    from backfill.engine.control import Tuned
-    from backfill.project import Desk, Project
+from backfill.cli.tell import tell
 
 
 @click.command()
@@ -49,54 +42,26 @@ def tune(
     until: str | None,
     settings: tuple[Assignment, ...],
     yes: bool,
-) -> None:
+) -> int:
     """Change how a live run works, within two seconds.
 
     Each slot finishes the batch in hand first. `none` takes a rate, a window or a time away.
     """
-    given = overrides(
-        settings,
-        rate=rate,
-        concurrency=concurrency,
-        batch_rows=batch_rows,
-        duty=duty,
-        window=window,
-        start_at=start_at,
-        until=until,
-    )
-    if not given:
-        raise UsageError(
-            "there is nothing to change", remedy="Say what, such as `backfill tune --rate 2000/s`."
-        )
-    from backfill.engine import control
+    from backfill import operate
     from backfill.engine.enqueue import person
 
+    changes = operate.changes_of(
+        overrides(
+            settings,
+            rate=rate,
+            concurrency=concurrency,
+            batch_rows=batch_rows,
+            duty=duty,
+            window=window,
+            start_at=start_at,
+            until=until,
+        )
+    )
     with session.run(run_text, database) as (desk, run):
         session.confirm_write(desk.database, yes=yes)
-        tuned = control.tune(desk.conn, desk.ledger, run.id, given, by=person())
-        if not tuned.changes:
-            click.echo(f"{run.id} works like that already")
-        for name, (was, now) in sorted(tuned.changes.items()):
-            click.echo(f"{run.id}: {name} {_told(was)} → {_told(now)}")
-        if tuned.lifted:
-            click.echo(f"{run.id}: its window is open now")
-        if tuned.run.executor == "celery":
-            _tell_workers(session.project, desk, tuned)
-
-
-def _told(value: object) -> str:
-    return "none" if value is None else str(value)
-
-
-def _tell_workers(project: Project, desk: Desk, tuned: Tuned) -> None:
-    """Messages for the slots that are new; without them the reconciler fills them (I3)."""
-    from backfill.worker.send import send_slots, slots_of
-
-    slots = slots_of(tuned.run)
-    if not tuned.lifted:
-        slots = [slot for slot in slots if slot >= tuned.before.concurrency]
-    if not slots:
-        return
-    sent_or_warned(
-        lambda: send_slots(project, desk, tuned.run, slots), otherwise="new slots are filled"
-    )
+        return tell(operate.tune(session.project, desk, run, changes, by=person()))

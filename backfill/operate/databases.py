@@ -1,0 +1,49 @@
+"""The operator's red button, for one database, through its ledger alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backfill.engine import control
+from backfill.operate.runs import NO_REASON
+from backfill.operate.told import Told, send_or_warn
+from backfill.pg.ledger import get_run
+from backfill.project import Desk, Project
+
+
+def stop_all(desk: Desk, *, reason: str | None, by: str) -> Told:
+    """Pause every run of a database, and each new one, until `start_all`."""
+    paused = control.stop_all(desk.conn, desk.ledger, reason=reason or NO_REASON, by=by)
+    return Told(lines=(f"{desk.database}: {_runs(paused)} paused; a new run begins paused, too",))
+
+
+def start_all(project: Project, desk: Desk, *, by: str) -> Told:
+    """Let the runs go on that `stop_all` has paused."""
+    freed = control.start_all(desk.conn, desk.ledger, by=by)
+    if freed is None:
+        return Told(lines=(f"{desk.database}: nothing was stopped",))
+    return Told(lines=(f"{desk.database}: {_runs(freed)} let go on",)).then(
+        _tell(project, desk, freed)
+    )
+
+
+def _runs(ids: Sequence[str]) -> str:
+    if not ids:
+        return "no run is"
+    return f"{', '.join(ids)} {'is' if len(ids) == 1 else 'are'}"
+
+
+def _tell(project: Project, desk: Desk, ids: Sequence[str]) -> Told:
+    from backfill.worker.send import send_slots  # Celery takes a while to import
+
+    runs = [get_run(desk.conn, desk.ledger, run) for run in ids]
+
+    def send() -> bool:
+        sent = [send_slots(project, desk, run) for run in runs if run.executor == "celery"]
+        return all(sent)
+
+    told = send_or_warn(send, otherwise="workers go on")
+    own = tuple(
+        f"go on with `backfill run {run.job}` here" for run in runs if run.executor == "local"
+    )
+    return told.then(Told(notes=own))
