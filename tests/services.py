@@ -59,7 +59,8 @@ class PostgresServer:
         """Create a database, as a copy of `template` if given; returns its URL."""
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
-            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+            # half the time of the other strategy, where no checkpoint has to reach a disk
+            statement += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
         self._execute(statement)
         return self.url(name)
 
