@@ -17,6 +17,7 @@ a table `[tool.backfill]`. All keys, with their defaults:
     prometheus_url_env = "…"           # the variable with the URL of a Prometheus (none)
     ignored_standbys = []              # application names of standbys that are late on purpose
     [databases.main.signals]           # see settings_signals.py
+    [notify.NAME]                      # see settings_notify.py
     [redis]
     url_env = "BACKFILL_REDIS_URL"
     [engine]                           # see EngineSettings
@@ -44,6 +45,7 @@ from backfill.settings_file import (
     read_settings,
     suggestion,
 )
+from backfill.settings_notify import Channel, read_channels
 from backfill.settings_signals import read_signals
 from backfill.signals import DEFAULTS, SignalSpec
 from backfill.url import UrlVariable
@@ -148,6 +150,7 @@ class Settings:
         jobs: modules or packages, in the order in which they are imported.
         setup: `module:function` to call before them.
         databases: by name, in the file's order; at least one.
+        channels: where people are told of runs, by name.
         redis_url_env: the environment variable of the Redis URL.
         schema: the ledger's schema, a plain lower-case name.
         queue: Celery's queue.
@@ -163,6 +166,7 @@ class Settings:
     databases: Mapping[str, DatabaseSettings] = field(
         default_factory=lambda: {DEFAULT_DATABASE: DatabaseSettings(name=DEFAULT_DATABASE)}
     )
+    channels: Mapping[str, Channel] = field(default_factory=dict)
     redis_url_env: str = DEFAULT_REDIS_URL_ENV
     schema: str = "backfill"
     queue: str = "backfill"
@@ -276,7 +280,7 @@ def load(project: Path | None, environ: Mapping[str, str]) -> Settings:
     root.refuse_unknown(
         (
             *("jobs", "setup", "schema", "queue", "log_format", "log_level"),
-            *("databases", "redis", "engine"),
+            *("databases", "notify", "redis", "engine"),
         )
     )
     redis = root.table("redis")
@@ -287,6 +291,7 @@ def load(project: Path | None, environ: Mapping[str, str]) -> Settings:
         jobs=root.texts("jobs", _MODULE, 'names of modules, such as ["jobs"]'),
         setup=root.text("setup", _FUNCTION, 'a function, such as "myapp.boot:setup"'),
         databases=_databases(root.table("databases"), environment),
+        channels=read_channels(root.table("notify"), environment),
         redis_url_env=redis_url_env or DEFAULT_REDIS_URL_ENV,
         schema=root.text("schema", _SCHEMA, "a plain lower-case name of a schema") or "backfill",
         queue=root.text("queue", _NAME, "letters, digits and . _ -") or "backfill",

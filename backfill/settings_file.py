@@ -21,7 +21,7 @@ PYPROJECT: Final = "pyproject.toml"
 VARIABLE_FORM: Final = 'the name of an environment variable, such as "DATABASE_URL"'
 
 C = TypeVar("C", bound=str)
-_SECRETS: Final = {"url", "dsn", "password", "redis_url", "database_url"}
+_SECRETS: Final = {"url", "dsn", "password", "redis_url", "database_url", "webhook_url"}
 _MOST_SECONDS: Final = 86_400
 #: Far beyond any byte count, and kept exactly by a float's text.
 _MOST_NUMBER: Final = 1e18
@@ -100,9 +100,10 @@ class SettingsTable:
 
     def secret(self, key: str) -> ProjectError:
         """The error for what may be a URL with its password."""
+        right = "webhook_url_env" if key.startswith("webhook_url") else "url_env"
         return ProjectError(
             f"{self.place(key)} would put a secret into a file that others can read",
-            remedy=f"Put it into the environment or .env; here url_env is {VARIABLE_FORM}.",
+            remedy=f"Put it into the environment or .env; here {right} is {VARIABLE_FORM}.",
         )
 
     def refuse_unknown(self, known: Sequence[str]) -> None:
