@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from backfill.cli.show import counts_sum, duration, json_line, share, signals, state
+from backfill.cli.show import json_line, share, signals, state
 from backfill.errors import ExitCode, UnreachableError, WaitTimeoutError
 from backfill.model import PauseCause, RunState, SignalState
+from backfill.watch.words import counts_sum, duration
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -1,4 +1,4 @@
-"""How values look when they are printed: tables, durations, a run's counts, JSON."""
+"""How values look when they are printed: tables, times, a run's state, JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from backfill.model import Counts, Key
+    from backfill.model import Key
     from backfill.pg.ledger import Pause
     from backfill.pg.samples import Sample
     from backfill.watch.progress import Progress
@@ -83,28 +83,6 @@ def utc(at: datetime) -> str:
 def local_time(at: datetime) -> str:
     """For people: to the second, in the time zone of this machine."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`, `4 d 03 h`."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
-
-
-def counts_sum(counts: Counts) -> str:
-    """`1,000 paged = 990 written + 10 unchanged`: every key paged has one outcome (I2)."""
-    outcomes = [
-        f"{value:,} {name}" for name, value in counts.as_dict().items() if value and name != "paged"
-    ]
-    return f"{counts.paged:,} paged = {' + '.join(outcomes) or '0'}"
 
 
 def state(progress: Progress) -> str:

@@ -11,6 +11,7 @@ import click
 from backfill.cli import show
 from backfill.cli.options import json_option, run_argument
 from backfill.cli.session import Session, pass_session
+from backfill.watch.words import counts_sum, duration
 
 if TYPE_CHECKING:
     from backfill.checkpoint import Checkpoint
@@ -102,7 +103,7 @@ def _show(desk: Desk, progress: Progress) -> None:
         {
             "progress": _progress(progress),
             "limited by": progress.limited_by if not progress.pauses else "",
-            "counts": show.counts_sum(progress.counts),
+            "counts": counts_sum(progress.counts),
             "slices": _slices(progress),
             "quarantine": _quarantine(desk, progress),
             "failure": run.failure or "",
@@ -126,7 +127,7 @@ def _show(desk: Desk, progress: Progress) -> None:
 def _progress(progress: Progress) -> str:
     eta = progress.eta_seconds
     estimate = "" if progress.run.total_is_exact or progress.total_rows is None else " (estimated)"
-    left = "" if eta is None else f", about {show.duration(eta)} left"
+    left = "" if eta is None else f", about {duration(eta)} left"
     return f"{progress.line()}{estimate}{left}"
 
 
