@@ -19,6 +19,7 @@ from backfill.pg.ledger import Run, get_run, live_runs, totals, workers
 from backfill.project import Desk, Project, job_class_of
 from backfill.watch.progress import WORKER_SECONDS
 from backfill.worker.beside import Beside
+from backfill.worker.notices import Notices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +39,19 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
-    """A run that this process works on, once its crew is started."""
+    """A run that this process works on, once its crew is started.
+
+    Attributes:
+        notices: to be entered around the crew's work and what follows it, such as a pause for its
+            error, of which people are to be told, too.
+    """
 
     run: Run
     desk: Desk
     warnings: tuple[str, ...]
     continued: bool
     crew: Crew
+    notices: Notices
 
 
 def enqueue_in(
@@ -97,7 +104,7 @@ def start_here(
 ) -> Here:
     """Make a run for this process, or take up the job's own that an earlier process left.
 
-    The caller starts the crew, waits for it, and closes the desk.
+    The caller enters the notices, starts the crew, waits for it, and closes the desk.
 
     Raises:
         BackfillError: the preflight refuses, or the job's live run is another's.
@@ -126,6 +133,7 @@ def start_here(
             warnings=warnings,
             continued=continued,
             crew=_crew(project, desk, run, declaration, observer),
+            notices=Notices(project, [desk.database], name=holder_name()),
         )
     except BaseException:
         desk.conn.close()
@@ -221,13 +229,14 @@ def run(job: type[Job] | Job, /, *, options: Options | None = None, **params: ob
         by=person(),
     )
     try:
-        here.crew.start()
-        try:
-            here.crew.join()
-        except BaseException:
-            here.crew.stop()
-            here.crew.join()
-            raise
+        with here.notices:
+            here.crew.start()
+            try:
+                here.crew.join()
+            except BaseException:
+                here.crew.stop()
+                here.crew.join()
+                raise
         record = get_run(here.desk.conn, here.desk.ledger, here.run.id)
         return run_info(record, counts=totals(here.desk.conn, here.desk.ledger, record.id).counts)
     finally:

@@ -47,6 +47,10 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | checkpoint.unavailable | Redis does not answer | error |
 | checkpoint.rebuilt | Redis had lost a run's progress | run |
 | message.unsent | the broker did not take a slot's message | run, slot, error |
+| notice.sent | a channel took a message to people | run, channel, kind |
+| notice.unsent | it did not; the message is tried again | run, channel, kind, error, attempt |
+| notice.failed | the message is given up | run, channel, kind, error, attempt |
+| outbox.failed | no look for messages to people; the next round tries again | database, error |
 | sample.failed | signals could not be sampled; the next round tries again | database, error |
 | publish.failed | runs could not be pictured; the next round tries again | database, error |
 | reconcile.failed | a round could not be finished; the next one tries again | database, error |
@@ -112,6 +116,10 @@ class Event(StrEnum):
     SAMPLE_FAILED = "sample.failed"
     PUBLISH_FAILED = "publish.failed"
     MESSAGE_UNSENT = "message.unsent"
+    NOTICE_SENT = "notice.sent"
+    NOTICE_UNSENT = "notice.unsent"
+    NOTICE_FAILED = "notice.failed"
+    OUTBOX_FAILED = "outbox.failed"
 
 
 #: Those that ask for somebody's attention; all others are logged as information.

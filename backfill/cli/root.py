@@ -35,6 +35,7 @@ _COMMANDS = {
     "start-all": "backfill.cli.stop:start_all",
     "quarantine": "backfill.cli.quarantine:quarantine",
     "schedule": "backfill.cli.schedule:schedule",
+    "notify": "backfill.cli.notify:notify",
 }
 
 _EPILOG = """\b

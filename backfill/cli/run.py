@@ -105,11 +105,12 @@ def run(
         Interruptions() as interruptions,
     ):
         try:
-            _greet(here, reader, [*given, *(["gentle"] if gentle else [])])
-            progress = _work(here, reader, interruptions, again=again)
+            with here.notices:
+                _greet(here, reader, [*given, *(["gentle"] if gentle else [])])
+                progress = _work(here, reader, interruptions, again=again)
+                tell_end(progress)
         except LeaveNowError:
             _leave(here, again)
-    tell_end(progress)
     if interruptions.count and progress.run.run_state is RunState.PAUSED:
         return ExitCode.INTERRUPTED
     return exit_code(progress)

@@ -49,8 +49,9 @@ def fail_if_stuck(bench: Bench) -> None:
         bench.conn,
         bench.ledger,
         run.id,
-        reason=f"for {row[0]:.0f} s no deferred row could be locked; for example"
-        f" {', '.join('/'.join(key) for key in keys)}, held by {_holders(bench, keys)}",
+        reason=f"for {row[0]:.0f} s no deferred row could be locked"
+        f"{lifecycle.NAMING_KEYS} {', '.join('/'.join(key) for key in keys)}, held by"
+        f" {_holders(bench, keys)}",
         by=bench.holder,
     )
 

@@ -72,9 +72,9 @@ def verify(bench: Bench, held: Slice) -> Verdict:
             bench.ledger,
             held.run,
             reason=f"slice {held.number}: {remaining} rows still match the todo after"
-            f" {lifecycle.MOST_PASSES + 1} passes, and only {left} of them were left on purpose;"
-            f" for example {', '.join('/'.join(key) for key in examples)}. Does the write make the"
-            " todo false, and does nothing undo it?",
+            f" {lifecycle.MOST_PASSES + 1} passes, and only {left} of them were left on purpose"
+            f"{lifecycle.NAMING_KEYS} {', '.join('/'.join(key) for key in examples)}. Does the"
+            " write make the todo false, and does nothing undo it?",
             by=bench.holder,
         )
     return verdict

@@ -76,8 +76,9 @@ def _finish(project: Project, desk: Desk, run: Run, *, by: str) -> Run:
         by=by,
     )
     try:
-        here.crew.start()
-        here.crew.join()
+        with here.notices:
+            here.crew.start()
+            here.crew.join()
     except BaseException:
         here.crew.stop()
         raise

@@ -13,6 +13,7 @@ from backfill.project import Project
 from backfill.worker import stopping
 from backfill.worker.app import make_app
 from backfill.worker.beside import Beside
+from backfill.worker.notices import Notices
 from backfill.worker.reconcile import Reconciler
 
 log = structlog.get_logger("backfill")
@@ -33,13 +34,14 @@ def start(project: Project, arguments: Sequence[str]) -> int:
     for database in project.settings.databases.values():
         _ = database.url  # a missing variable is said now, not in every round
     stopping.clear()
-    timers: list[Reconciler | Beside] = []
+    timers: list[Reconciler | Beside | Notices] = []
 
     def ready(sender: Any, **_: Any) -> None:
         # after the pool has forked: the timers' connections must not be inherited
         timers[:] = [
             Reconciler(project, app, name=sender.hostname),
             Beside(project, project.settings.databases, name=sender.hostname),
+            Notices(project, project.settings.databases, name=sender.hostname),
         ]
         for timer in timers:
             timer.start()

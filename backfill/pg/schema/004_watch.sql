@@ -16,10 +16,14 @@ CREATE TABLE {schema}.pulse (
     PRIMARY KEY (run, at)
 );
 
--- Messages to people (worker/notices.py), an outbox: under the reconciler's lease each event that is
--- not noticed yet is marked, and gets a row for each channel that wants it, in one transaction. The
--- message is sent after that, outside any transaction, and then marked as sent: whoever dies between
--- sends it again, so at least once. What happened before this upgrade is noticed by nobody.
+-- Messages to people (worker/notices.py), an outbox: each event that is not noticed yet is marked, and
+-- gets a row for each channel that wants it, in one statement. The message is sent after that, outside
+-- any transaction, and then marked as sent: whoever dies between sends it again, so at least once.
+-- What happened before this upgrade is noticed by nobody. The notifier's lease says who looks (as the
+-- sampler's, it only saves work: the rows themselves say whose turn it is).
+ALTER TABLE {schema}.ledger
+    ADD COLUMN notifier       text,
+    ADD COLUMN notifier_until timestamptz NOT NULL DEFAULT '-infinity';
 ALTER TABLE {schema}.event ADD COLUMN noticed boolean NOT NULL DEFAULT true;
 ALTER TABLE {schema}.event ALTER COLUMN noticed SET DEFAULT false;
 CREATE INDEX event_unnoticed ON {schema}.event (id) WHERE NOT noticed;
@@ -28,7 +32,7 @@ CREATE TABLE {schema}.notice (
     event      bigint NOT NULL REFERENCES {schema}.event ON DELETE CASCADE,
     channel    text NOT NULL,                     -- its name in the settings
     attempts   integer NOT NULL DEFAULT 0,
-    not_before timestamptz NOT NULL DEFAULT '-infinity',
+    not_before timestamptz NOT NULL DEFAULT '-infinity',   -- also the lease of who is sending it
     sent_at    timestamptz,
     failed_at  timestamptz,                       -- given up
     error      text NOT NULL DEFAULT '',          -- of the last attempt; never the address
