@@ -206,7 +206,6 @@ def _next(kind: Kind, cause: str, run: Run) -> str:
         Kind.STARTED: f"backfill watch {run.id}",
         Kind.QUARANTINE: f"backfill quarantine list {run.id}",
         Kind.FAILED: f"backfill retry {run.id}",
-        Kind.SUCCEEDED: f"backfill report {run.id}",
     }.get(kind, f"backfill status {run.id}")
 
 

@@ -40,6 +40,7 @@ def test_the_commands_are_those_of_the_public_interface() -> None:
         *("tune", "stop-all", "start-all"),
         *("quarantine", "quarantine list", "quarantine retry", "quarantine accept"),
         *("schedule", "schedule add", "schedule list", "schedule remove", "schedule next"),
+        *("notify", "notify test"),
     }
 
 
