@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,9 @@ class Receiver:
                 self.send_response(receiver.status)
                 if receiver.location:
                     self.send_header("Location", receiver.location)
-                self.end_headers()
-                self.wfile.write(receiver.body.encode())
+                with suppress(BrokenPipeError):  # who asked did not wait
+                    self.end_headers()
+                    self.wfile.write(receiver.body.encode())
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
