@@ -26,6 +26,7 @@ _COMMANDS = {
     "status": "backfill.cli.status:status",
     "watch": "backfill.cli.watch:watch",
     "events": "backfill.cli.events:events",
+    "report": "backfill.cli.report:report",
     "pause": "backfill.cli.control:pause",
     "resume": "backfill.cli.control:resume",
     "cancel": "backfill.cli.control:cancel",
@@ -49,6 +50,7 @@ Examples:
   backfill watch                            follow the run that is live
   backfill tune --rate 2000/s               change a run while it works
   backfill stop-all                         pause every run, and each new one
+  backfill report fill_departure            tell what a run did, for the ticket
   backfill quarantine list fill_departure   rows that could not be processed
 
 RUN is a run's id, a beginning of it that fits one run, or a job's name (its latest run).

@@ -73,6 +73,7 @@ class Message:
     at: datetime
     counts: Counts
     total_rows: int | None
+    total_is_exact: bool
     seconds: float | None
     next: str
     headline: str
@@ -84,7 +85,8 @@ class Message:
             return self.headline
         lines = [self.headline]
         if self.kind is Kind.STARTED:
-            rows = "" if self.total_rows is None else f": {self.total_rows:,} rows to do"
+            about = "" if self.total_is_exact else "about "
+            rows = "" if self.total_rows is None else f": {about}{self.total_rows:,} rows to do"
             lines.append(f"{self.label} on {self.database}{rows}")
         else:
             lines.append(f"{self.label} on {self.database}: {counts_sum(self.counts)}")
@@ -111,6 +113,7 @@ class Message:
             "at": self.at.astimezone(UTC).isoformat(),
             "counts": self.counts.as_dict(),
             "total_rows": self.total_rows,
+            "total_is_exact": self.total_is_exact,
             "seconds": self.seconds,
             "next": self.next,
             "text": self.text,
@@ -148,6 +151,7 @@ def compose(conn: Connection, ledger: Ledger, notice: Notice, *, database: str) 
         at=notice.at,
         counts=totals(conn, ledger, run.id).counts,
         total_rows=run.total_rows,
+        total_is_exact=run.total_is_exact,
         seconds=seconds,
         next=_next(kind, cause, run),
         headline=_headline(kind, cause, run, reason, seconds),
@@ -171,6 +175,7 @@ def trial(*, by: str, at: datetime) -> Message:
         at=at,
         counts=Counts(),
         total_rows=None,
+        total_is_exact=False,
         seconds=None,
         next="backfill status",
         headline=f"a test by {by}: backfill can tell you of its runs here",
@@ -206,6 +211,7 @@ def _next(kind: Kind, cause: str, run: Run) -> str:
         Kind.STARTED: f"backfill watch {run.id}",
         Kind.QUARANTINE: f"backfill quarantine list {run.id}",
         Kind.FAILED: f"backfill retry {run.id}",
+        Kind.SUCCEEDED: f"backfill report {run.id}",
     }.get(kind, f"backfill status {run.id}")
 
 

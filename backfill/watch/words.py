@@ -1,8 +1,9 @@
-"""Durations and counts in words, for whoever tells people of a run: terminal, message, report."""
+"""Values in words, for whoever tells people of a run: terminal, message, report."""
 
 from __future__ import annotations
 
 from backfill.model import Counts
+from backfill.url import safe_url
 
 
 def duration(seconds: float) -> str:
@@ -25,3 +26,8 @@ def counts_sum(counts: Counts) -> str:
         f"{value:,} {name}" for name, value in counts.as_dict().items() if value and name != "paged"
     ]
     return f"{counts.paged:,} paged = {' + '.join(outcomes) or '0'}"
+
+
+def told_url(database: str, url: str) -> str:
+    """`main (db.example:5432/shop)`: a database's name and where it is; no user, no password."""
+    return f"{database} ({safe_url(url).partition('://')[2]})"

@@ -28,9 +28,9 @@ from backfill.events import Event
 from backfill.pg import notices
 from backfill.pg.notices import Notice, Wish
 from backfill.project import Desk, Project
-from backfill.url import safe_url
 from backfill.watch.deliver import SEND_SECONDS, UndeliveredError, deliver
 from backfill.watch.message import EVENTS, compose
+from backfill.watch.words import told_url
 from backfill.worker.rounds import END_SECONDS, Rounds
 
 log = structlog.get_logger("backfill")
@@ -204,7 +204,9 @@ class Notifier:
         """Send one message and say so; False: its channel does not take it."""
         self._probe("notice taken")
         try:
-            message = compose(desk.conn, desk.ledger, notice, database=where(desk))
+            message = compose(
+                desk.conn, desk.ledger, notice, database=told_url(desk.database, desk.url)
+            )
             deliver(
                 self._channels[notice.channel],
                 message,
@@ -238,8 +240,3 @@ class Notifier:
             error=told,
             attempt=notice.attempts,
         )
-
-
-def where(desk: Desk) -> str:
-    """A database as people are told it: its name, host and database; no user, no password."""
-    return f"{desk.database} ({safe_url(desk.url).partition('://')[2]})"
