@@ -37,22 +37,23 @@ def report(
     What it was, who asked for it, how it went, what paused it, what was changed, and what became of
     the rows. Of a live run, as it is now.
     """
+    from backfill.watch.page import page
     from backfill.watch.report import read
     from backfill.watch.words import told_url
 
     with session.run(run_text, database) as (desk, run):
-        page = read(
+        found = read(
             desk.conn,
             desk.ledger,
             run.id,
             database=told_url(desk.database, desk.url),
             about=_about(session.project, run.job),
             with_rows=rows,
-        ).to_markdown()
+        )
     if output is None:
-        click.echo(page, nl=False)
+        click.echo(page(found), nl=False)
         return
-    _write(output, page)
+    _write(output, page(found))
     click.echo(f"{run.id} is told of in {output}", err=True)
 
 
@@ -63,7 +64,7 @@ def _about(project: Project, job: str) -> str:
     return ""
 
 
-def _write(path: Path, page: str) -> None:
+def _write(path: Path, text: str) -> None:
     """Put the page in place of what is there, in one step: nobody sees half of it.
 
     Raises:
@@ -74,7 +75,7 @@ def _write(path: Path, page: str) -> None:
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             try:
-                file.write(page)
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
                 # as a file that was opened in the usual way, not for its owner alone

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.crew import QUICK, Crew
+from tests.watch.receiver import Receiver
+from tests.worker.outbox import OPS, settings
 
 JOBS = """
 class Count(Job):
@@ -27,3 +29,18 @@ def crew(tmp_path: Path, db_url: str, redis_url: str) -> Iterator[Crew]:
     crew.write_jobs(JOBS)
     yield crew
     crew.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A web server that is told of runs."""
+    with Receiver().serving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def ops(crew: Crew, receiver: Receiver) -> Crew:
+    """A project with a channel to the receiver."""
+    settings(crew, OPS)
+    crew.add_environment(HOOK=receiver.url)
+    return crew
