@@ -140,6 +140,16 @@ def test_a_changed_job_goes_on_only_when_the_change_is_accepted(celery_shop: Sho
     worker.end()
 
 
+def test_a_change_is_not_accepted_where_the_run_cannot_go_on_anyway(shop: Shop) -> None:
+    """What is refused has changed nothing."""
+    shop.users(10)
+    assert shop("run", "tells").code == 5
+    change_job(shop, 'email_lower="lower(email)"', 'email_lower="upper(email)"')
+    before = shop.latest("tells").fingerprint
+    assert shop("resume", "tells", "--accept-changes").code == 3
+    assert shop.latest("tells").fingerprint == before
+
+
 def test_a_change_of_the_table_cannot_be_accepted(waiting: Shop) -> None:
     """Its slices would mean other rows."""
     run = waiting.latest("count_visits").id
@@ -233,6 +243,17 @@ def test_an_accepted_quarantine_brings_a_local_run_to_its_end(judged: Shop) -> N
     assert judged.latest("judge_age").state == "succeeded"
     assert judged.number("SELECT count(*) FROM users WHERE adult IS NULL") == 2
     assert "accepted" in judged("quarantine", "list", "judge_age").stdout
+
+
+def test_what_was_done_is_told_also_when_the_end_of_the_run_fails(judged: Shop) -> None:
+    """The job is gone, and its run cannot be brought to its end here."""
+    change_job(judged, "class JudgeAge(Job)", "class JudgeYears(Job)")
+    done = judged("quarantine", "accept")
+    assert done.code == 2
+    assert "2 rows stay as they are" in done.stdout
+    assert "error: " in done.stderr
+    assert "judge_age" in done.stderr
+    assert judged("quarantine", "accept", "judge_age").code == 5
 
 
 def test_an_accepted_quarantine_brings_a_run_of_workers_to_its_end(celery_shop: Shop) -> None:
