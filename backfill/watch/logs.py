@@ -1,12 +1,31 @@
-"""Configures structlog: one line per event, for people on a terminal or as JSON for machines."""
+"""The log: one line per event on standard error, for people on a terminal or as JSON for machines.
+
+1. What the standard library's loggers are told (Celery's among them) comes out in the same form as
+   our own events: `event`, `level`, `timestamp` and `logger`.
+2. Of an exception a line has the type, and at level debug where it arose. Its message may quote a
+   row, so only our own errors' messages are shown.
+3. A password in a URL is masked, whoever wrote it.
+4. A line is written by one system call and no lock of ours: a child that was forked while a thread
+   of its parent wrote a line would wait for that lock for ever.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
+import traceback
+from contextlib import suppress
 from typing import Literal
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from backfill.errors import BackfillError
+
+#: user:password@ in a URL; up to the last "@" of the word, which a careless password may hold.
+_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S*@")
 
 
 def configure(
@@ -20,22 +39,121 @@ def configure(
         level: debug, info, warning or error.
     """
     is_console = format == "console" or (format == "auto" and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if is_console
         else structlog.processors.JSONRenderer()
     )
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            _with_traceback if threshold <= logging.DEBUG else _without_traceback,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        # looked up for every line, so that a stream replaced after a fork or in a test is used
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=_Lines,
         cache_logger_on_first_use=False,
     )
+
+
+def take_over(logger: logging.Logger, level: int) -> None:
+    """Let a logger of the standard library write lines like ours, in place of what it did.
+
+    Args:
+        logger: the root, or one that does not hand its records up to it.
+        level: of `logging`.
+    """
+    *before, renderer = structlog.get_config()["processors"]
+    handler = _Handler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*before, _cleaned],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+
+
+def _without_traceback(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The exception's type, and an error of ours in full."""
+    del method
+    _pop_exception(event)
+    return event
+
+
+def _with_traceback(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Where it arose, too, without the values and messages of a whole traceback."""
+    del method
+    error = _pop_exception(event)
+    if error is not None:
+        event["exception"] = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    return event
+
+
+def _pop_exception(event: EventDict) -> BaseException | None:
+    """Take the exception out of an event and put its name in."""
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    error = given[1] if isinstance(given, tuple) else given
+    if not isinstance(error, BaseException):
+        return None
+    told = f": {error.message}" if isinstance(error, BackfillError) else ""
+    event["error"] = f"{type(error).__name__}{told}"
+    return error
+
+
+def _cleaned(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """No password, and no empty line at the end: some of Celery's texts have one."""
+    del method
+    event["event"] = _PASSWORD.sub(r"\1:**@", str(event["event"])).rstrip()
+    return event
+
+
+class _Lines:
+    """What structlog hands its lines to."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        _write(line)
+
+    debug = info = warn = warning = error = err = critical = fatal = failure = exception = log = msg
+
+
+class _Handler(logging.Handler):
+    """What the standard library's loggers hand their records to."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001 - a record that does not fit its own format
+            structlog.get_logger(record.name).error(str(record.msg), error=type(error).__name__)
+        else:
+            _write(line)
+
+
+def _write(line: str) -> None:
+    """Write a line; one that cannot be written is no reason to stop working."""
+    stream = sys.stderr
+    if stream is None:
+        return
+    is_own = stream is sys.__stderr__
+    if not is_own:
+        # somebody put it there to see the text: a live display, a test
+        stream.write(f"{line}\n")
+        stream.flush()
+        return
+    left = f"{line}\n".encode(errors="backslashreplace")
+    with suppress(OSError, ValueError):
+        while left:
+            left = left[os.write(stream.fileno(), left) :]

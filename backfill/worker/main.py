@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from celery import signals
+from celery.apps import worker as celery_worker
+from celery.utils.log import get_multiprocessing_logger
 
+from backfill.errors import UsageError
 from backfill.events import Event
 from backfill.project import Project
+from backfill.watch import logs
 from backfill.worker import stopping
 from backfill.worker.app import make_app
 from backfill.worker.beside import Beside
@@ -31,6 +37,7 @@ def start(project: Project, arguments: Sequence[str]) -> int:
         ProjectError: the project names no Redis, or a database's variable is not set.
     """
     app = make_app(project)
+    _speak_as_we_do()
     for database in project.settings.databases.values():
         _ = database.url  # a missing variable is said now, not in every round
     stopping.clear()
@@ -59,7 +66,31 @@ def start(project: Project, arguments: Sequence[str]) -> int:
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(gone, weak=False)
     try:
-        app.worker_main(["worker", *arguments])
+        # its banner is for a terminal: elsewhere every line is one of the log
+        app.worker_main([*([] if sys.stdout.isatty() else ["--quiet"]), "worker", *arguments])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _speak_as_we_do() -> None:
+    """Let Celery's log come out as ours does (watch/logs.py), before it writes its first line."""
+    # what its pool tells: without a handler of its own it would be plain text
+    pool = get_multiprocessing_logger()
+    logs.take_over(logging.getLogger(), logging.WARNING)
+    logs.take_over(pool, logging.ERROR)
+    logging.captureWarnings(True)
+
+    def set_up(loglevel: int, logfile: str | None, **_: Any) -> None:
+        if logfile is not None:
+            raise UsageError(
+                "a worker writes its log to standard error, and to no --logfile",
+                remedy="Redirect standard error.",
+            )
+        logging.getLogger().setLevel(loglevel)
+
+    # whoever is connected here keeps Celery from setting up handlers of its own
+    signals.setup_logging.connect(set_up, weak=False)
+    if not sys.stdout.isatty():
+        # "Warm shutdown" and the like, written past every logger; the log has worker.stopped
+        celery_worker.safe_say = lambda *_: None

@@ -1,15 +1,19 @@
-"""The fixture that makes a project with workers."""
+"""What makes a project with workers, and a login with a password for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.acceptance.crew import QUICK, Crew
 
 MakeCrew = Callable[..., Crew]
+PASSWORD = "a-password-of-the-database-4712"
 
 
 @pytest.fixture
@@ -31,3 +35,20 @@ def make_crew(tmp_path: Path, db_url: str, request: pytest.FixtureRequest) -> It
 def crew(make_crew: MakeCrew) -> Crew:
     """A project with short times, on the session's Redis; it has no worker yet."""
     return make_crew()
+
+
+@pytest.fixture
+def login(conn: psycopg.Connection, db_url: str) -> Iterator[str]:
+    """The URL of the test's database with a password in it."""
+    name = f"{conn.info.dbname}_login"
+    conn.execute(
+        sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(
+            sql.Identifier(name), sql.Literal(PASSWORD)
+        )
+    )
+    parts = urlsplit(db_url)
+    host = parts.netloc.rpartition("@")[2]
+    yield urlunsplit(parts._replace(netloc=f"{name}:{PASSWORD}@{host}"))
+    conn.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(sql.Identifier(name)))
+    conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+    conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))

@@ -69,7 +69,7 @@ class Worker:
             return []
 
     def logged(self, *events: str) -> list[dict[str, Any]]:
-        """Our lines of these events in its log, in order; Celery's own lines are no JSON."""
+        """The lines of these events in its log, in order."""
         found = []
         for line in self.log.read_text(errors="replace").splitlines():
             if line.startswith("{"):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -17,11 +16,11 @@ import redis
 from psycopg import sql
 
 from backfill.model import RunState
+from tests.acceptance.conftest import PASSWORD
 from tests.acceptance.crew import QUICK, Crew
 
 SECRET = "a-key-of-the-geocoder-4711"
 THE_END = "no-key-but-the-end-of-listening"
-PASSWORD = "a-password-of-the-database-4712"
 
 JOBS = """
 class Geocode(Job):
@@ -116,23 +115,6 @@ def all_of_the_ledger(conn: psycopg.Connection) -> str:
             sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier("backfill", table))
         )
     )
-
-
-@pytest.fixture
-def login(conn: psycopg.Connection, db_url: str) -> Iterator[str]:
-    """The URL of the test's database with a password in it."""
-    name = f"{conn.info.dbname}_login"
-    conn.execute(
-        sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(
-            sql.Identifier(name), sql.Literal(PASSWORD)
-        )
-    )
-    parts = urlsplit(db_url)
-    host = parts.netloc.rpartition("@")[2]
-    yield urlunsplit(parts._replace(netloc=f"{name}:{PASSWORD}@{host}"))
-    conn.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(sql.Identifier(name)))
-    conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
-    conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 def test_secrets_are_nowhere(
