@@ -54,6 +54,7 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | sample.failed | signals could not be sampled; the next round tries again | database, error |
 | publish.failed | runs could not be pictured; the next round tries again | database, error |
 | reconcile.failed | a round could not be finished; the next one tries again | database, error |
+| hook.failed | a job's teardown raised something; nothing waits for it | run, hook, error |
 | database.unreachable | a connection was lost, or not to be had | error |
 
 Row values, DETAIL and URLs are never fields: they would end up in logs.
@@ -111,6 +112,7 @@ class Event(StrEnum):
     WORKER_STOPPED = "worker.stopped"
     CHECKPOINT_UNAVAILABLE = "checkpoint.unavailable"
     CHECKPOINT_REBUILT = "checkpoint.rebuilt"
+    HOOK_FAILED = "hook.failed"
     DATABASE_UNREACHABLE = "database.unreachable"
     RECONCILE_FAILED = "reconcile.failed"
     SAMPLE_FAILED = "sample.failed"

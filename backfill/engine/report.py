@@ -45,6 +45,7 @@ class Report:
             if value and name != "paged"
         )
         return (
-            f"{self.batches} batches in {self.slices} slices"
+            f"{self.batches} {'batch' if self.batches == 1 else 'batches'}"
+            f" in {self.slices} {'slice' if self.slices == 1 else 'slices'}"
             f"{': ' + outcomes if outcomes else ''}; {self.ended} (run {self.state})"
         )

@@ -38,11 +38,13 @@ class Kept:
     observer: CheckpointObserver
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, also when the job's `teardown` raises something."""
         self.observer.close()
-        self.bench.job.teardown()
-        self.bench.conn.close()
-        self.desk.conn.close()
+        try:
+            self.bench.job.teardown()
+        finally:
+            self.bench.conn.close()
+            self.desk.conn.close()
 
 
 class PausedError(RefusedError):
@@ -69,6 +71,8 @@ class Benches(threading.local):
             kept.close()
         except psycopg.Error:
             log.debug(Event.DATABASE_UNREACHABLE, run=run)
+        except Exception as error:  # noqa: BLE001 - the job's own `teardown`: nothing waits for it
+            log.warning(Event.HOOK_FAILED, run=run, hook="teardown", error=type(error).__name__)
 
     def get(self, run: str, *, database: str, ledger: str) -> Kept:
         """The run's workbench: the kept one if the run is as it was, else a new one.
@@ -145,7 +149,7 @@ class Benches(threading.local):
                 record,
                 PauseCause.ERROR,
                 reason=f"a worker cannot work on it: {error.message}",
-                ends=f"{error.remedy or 'mend it'}; then `backfill resume {run}`",
+                ends=f"{error.remedy.rstrip('.') or 'mend it'}; then `backfill resume {run}`",
             ) from error
         raise _paused(
             desk,
@@ -172,4 +176,4 @@ def _paused(desk: Desk, judged: Run, cause: PauseCause, *, reason: str, ends: st
     )
     if get_run(desk.conn, desk.ledger, judged.id).fingerprint != judged.fingerprint:
         return RefusedError("its declaration has been changed just now; the next message works")
-    return PausedError(f"paused: {reason}")
+    return PausedError(f"paused: {reason}", remedy=ends)

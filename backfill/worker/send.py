@@ -34,16 +34,12 @@ def send_slot(
         ),
         [run.id, slot],
     )
+    told = {"job": run.job, "run": run.id, "slot": slot, "database": database}
     try:
         app.send_task(
             WORK,
-            kwargs={
-                "job": run.job,
-                "run": run.id,
-                "slot": slot,
-                "database": database,
-                "ledger": ledger.id,
-            },
+            kwargs={**told, "ledger": ledger.id},
+            kwargsrepr=repr(told),  # what Flower shows: a ledger's uuid says nothing to people
             retry=False,
             ignore_result=True,
         )

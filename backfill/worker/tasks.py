@@ -1,11 +1,16 @@
 """The one task: work in a slot of a run for a while, then say so and send the slot again.
 
+What a task did, and what kept it from working, is its result, in words: the run's events and
+`backfill status` say more. Only a defect, ours or of a job's code, is a failure of the task.
+
 Concurrency rules: the task holds nothing but its slice (pg/slices.py) and this process's workbench
 for the run. Dying anywhere leaves a lease that runs out and a slot that the reconciler fills again.
 """
 
 from __future__ import annotations
 
+import traceback
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -13,16 +18,34 @@ import structlog
 from celery import Celery, Task
 from celery.signals import worker_process_init
 
+from backfill.engine.bench import Bench
 from backfill.engine.report import Ended, Report
 from backfill.engine.work import work
-from backfill.errors import RefusedError, UnreachableError, UsageError
+from backfill.errors import BackfillError, UnreachableError
 from backfill.events import Event
+from backfill.model import RunState
+from backfill.pg.failure import classify
+from backfill.pg.ledger import pauses
 from backfill.project import Project
 from backfill.worker import stopping
 from backfill.worker.benches import Benches
 from backfill.worker.send import WORK, send_slot
 
 log = structlog.get_logger("backfill")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Result:
+    """What a task did. Celery shows its repr: so it is the text, and has no quotes around it."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class UnexpectedError(BackfillError):
+    """A defect of ours or of a job's code: its kind and its place, and no value of a row."""
 
 
 def register(app: Celery, project: Project) -> None:
@@ -43,7 +66,9 @@ def register(app: Celery, project: Project) -> None:
         max_retries=0,
         serializer="json",
     )
-    def work_slot(self: Task, *, job: str, run: str, slot: int, database: str, ledger: str) -> str:
+    def work_slot(
+        self: Task, *, job: str, run: str, slot: int, database: str, ledger: str
+    ) -> Result:
         """Work in one slot of a run; the arguments say which."""
         del job  # for people who look at Flower
         try:
@@ -57,16 +82,20 @@ def register(app: Celery, project: Project) -> None:
                 database=database,
                 ledger=ledger,
             )
-        except (RefusedError, UsageError) as error:
-            told = error.message
         except (psycopg.OperationalError, UnreachableError) as error:
             benches.drop(run)
             log.warning(Event.DATABASE_UNREACHABLE, run=run, slot=slot, error=type(error).__name__)
-            told = f"the database is away ({type(error).__name__}); it goes on later"
+            why = error.message if isinstance(error, UnreachableError) else type(error).__name__
+            told = f"the database is away ({why}); it goes on later"
+        except BackfillError as error:
+            told = " ".join(f"{error.message}. {error.remedy}".split()).removesuffix(".")
+        except Exception as error:  # noqa: BLE001 - the task's boundary: a clean error replaces it
+            benches.drop(run)
+            raise unexpected(error, run=run, slot=slot) from None
         except BaseException:
             benches.drop(run)
             raise
-        return f"{run} slot {slot}: {told}"
+        return Result(f"{run} slot {slot}: {told}")
 
 
 def _work_slot(
@@ -91,8 +120,32 @@ def _work_slot(
         kept.observer.flush()
         total.add(report)
         if report.ended not in {Ended.BUDGET, Ended.STOPPED}:
-            return total.told()
+            return _told(bench, total)
         if send_slot(app, bench.conn, bench.ledger, bench.run, slot, database=database):
             return total.told()
         if stopping.is_requested():
             return f"{total.told()}; its message could not be sent"
+
+
+def _told(bench: Bench, report: Report) -> str:
+    """What was done; and what pauses the run, where that ended the work."""
+    if report.state != RunState.PAUSED:
+        return report.told()
+    causes = [
+        f"{pause.cause}: {pause.reason}" for pause in pauses(bench.conn, bench.ledger, bench.run.id)
+    ]
+    return "; ".join([report.told(), *causes])
+
+
+def unexpected(error: Exception, *, run: str, slot: int) -> UnexpectedError:
+    """A defect as logs and Flower may show it, with the traceback of the code that raised it.
+
+    The original's message is left out: a KeyError's is a value, and PostgreSQL's may quote a row.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {frames[-1].name} ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    what = type(error).__name__
+    if isinstance(error, psycopg.Error):
+        what = classify(error, writing=False, seconds=0.0, timeout=1.0).told
+    told = UnexpectedError(f"{run} slot {slot}: unexpected {what}{place}")
+    return told.with_traceback(error.__traceback__)
