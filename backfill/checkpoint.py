@@ -6,7 +6,7 @@ Keys, all under `backfill:{ledger id}:` and all rebuilt from the ledger when the
 |---|---|---|
 | `run:{id}` | hash | counts by outcome; `settled_rate` (decayed, keys/s), `since`, `at`; `built` |
 | `run:{id}:slices` | hash | slice number → JSON: epoch and the slice's counts |
-| `run:{id}:bucket` | string | when the next token is free (the server's clock, µs), and the rate |
+| `run:{id}:bucket` | string | until when what came was used (the server's clock, µs) |
 | `run:{id}:batches` | hash | numbers (watch/batches.py); `seq:{process}` → its last call |
 | `run:{id}:picture` | string | JSON of a live run (watch/picture.py), for a few seconds |
 | `run:{id}:recent` | list | JSON of how far it was in each of the last MOST_RECENT seconds |
@@ -112,24 +112,22 @@ redis.call('EXPIRE', KEYS[2], ARGV[1])
 return {was_built, redis.call('HGETALL', KEYS[1])}
 """
 
-# KEYS: bucket. ARGV: rows, rows per second, burst in seconds. Returns microseconds to wait.
-# The server's clock counts for everybody. An idle bucket remembers `burst` seconds. The bucket says
-# when the next token is free and at which rate: under a higher rate what is waited for comes
-# sooner, under a lower one it is worth fewer rows (engine/pace.py).
+# KEYS: bucket. ARGV: rows, rows per second, and in seconds: burst, late. Returns 0 when the rows
+# were taken, else microseconds until they may be there. The same as LocalLimiter (engine/pace.py).
+# The server's clock counts for everybody. Older versions wrote the rate behind the instant.
 _TAKE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local rate = tonumber(ARGV[2])
-local kept = redis.call('GET', KEYS[1]) or ''
-local free, was = string.match(kept, '^(%S+) (%S+)$')
-free = tonumber(free or kept) or now
-was = tonumber(was) or rate
-if free > now and rate > was then free = now + (free - now) * was / rate end
-local start = math.max(free, now - tonumber(ARGV[3]) * 1000000)
-local stop = start + tonumber(ARGV[1]) / rate * 1000000
-local keep = math.max(3600, math.ceil((stop - now) / 1000000) + 60)
-redis.call('SET', KEYS[1], string.format('%.0f %.17g', stop, rate), 'EX', keep)
-return math.max(0, math.ceil(stop - now))
+local cost = tonumber(ARGV[1]) / tonumber(ARGV[2]) * 1000000
+local kept = redis.call('GET', KEYS[1])
+local used_until = kept and tonumber(string.match(kept, '^%S+')) or now
+local memory = math.max(tonumber(ARGV[3]) * 1000000, cost + tonumber(ARGV[4]) * 1000000)
+local after = math.max(used_until, now - memory) + cost
+local wait = math.max(0, math.ceil(after - now))
+if wait == 0 then used_until = after end
+local keep = math.max(3600, math.ceil(wait / 1000000) + 60)
+redis.call('SET', KEYS[1], string.format('%.0f', used_until), 'EX', keep)
+return wait
 """
 
 # KEYS: batches. ARGV: keep, process, number of its call, then name and difference by turns.
@@ -241,11 +239,18 @@ class Checkpoint:
 
         return self._try(read)
 
-    def take(self, run: str, rows: float, rows_per_second: float, *, burst: float) -> float | None:
-        """Take tokens for `rows` rows; seconds to wait before using them, None: Redis is away."""
+    def take(
+        self, run: str, rows: float, rows_per_second: float, *, burst: float, late: float
+    ) -> float | None:
+        """Take tokens for `rows` rows: 0; else seconds until they may be there. None: no Redis.
+
+        Args:
+            burst, late: seconds that an idle bucket remembers: `burst`, or if that is more, what
+                the rows take to come, and `late`.
+        """
         micros = self._try(
             lambda: self._take_script(
-                keys=[f"{self._prefix}run:{run}:bucket"], args=[rows, rows_per_second, burst]
+                keys=[f"{self._prefix}run:{run}:bucket"], args=[rows, rows_per_second, burst, late]
             )
         )
         return None if micros is None else int(cast("int", micros)) / 1e6

@@ -44,10 +44,8 @@ def next_turn(bench: Bench, held: Slice, is_over: Callable[[], bool]) -> int | N
         step = bench.pace.before_batch(bench.halving.limit(bench.sizer.rows))
         if isinstance(step, Wait):
             if not _nap(bench, held, step.seconds, is_over):
-                bench.pace.give_back()
                 return None
         elif isinstance(step, Shut):
-            bench.pace.give_back()
             pause_for_window(bench, step)
             return None
         else:

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.clock import Clock
 from backfill.engine.bench import Bench
-from backfill.engine.pace import BURST_SECONDS, LocalLimiter
+from backfill.engine.pace import BURST_SECONDS, LATE_SECONDS, LocalLimiter
 from backfill.model import BatchInfo, Counts
 from backfill.pg import slices
 from backfill.pg.slices import Slice
@@ -117,10 +117,13 @@ class RunLimiter:
         self._alone = LocalLimiter(clock, share=1.0 / max(1, slots))
 
     def take(self, rows: float, rows_per_second: float) -> float:
-        """Take tokens; seconds to wait before using them."""
+        """Take tokens, if they are there: 0. Else seconds until they may be."""
         if self._checkpoint is not None:
-            wait = self._checkpoint.take(self._run, rows, rows_per_second, burst=BURST_SECONDS)
+            wait = self._checkpoint.take(
+                self._run, rows, rows_per_second, burst=BURST_SECONDS, late=LATE_SECONDS
+            )
             if wait is not None:
+                self._alone.empty()
                 return wait
         return self._alone.take(rows, rows_per_second)
 

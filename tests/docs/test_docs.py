@@ -387,7 +387,7 @@ def test_the_keys_in_redis_are_the_documented_ones(redis_url: str) -> None:
 
     checkpoint = Checkpoint(redis_url, "LEDGER")
     checkpoint.rebuild("RUN", [(1, 1, Counts(paged=1, written=1))])
-    assert checkpoint.take("RUN", 1, 100.0, burst=0.2) is not None
+    assert checkpoint.take("RUN", 1, 100.0, burst=0.2, late=0.0) is not None
     assert checkpoint.count("RUN", "process", 1, {"batches:walk": 1})
     checkpoint.publish("RUN", "{}", "{}")
     checkpoint.put_pulses("RUN", ["{}"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import ceil
 
 import pytest
@@ -12,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backfill.engine.pace import (
+    ASK_SECONDS,
     BATCH_SHARE_SECONDS,
     LONGEST_REST_SECONDS,
+    SHARE_OF_RATE,
     Go,
     LocalLimiter,
     Pace,
@@ -23,77 +23,17 @@ from backfill.hours import Shut
 from backfill.job import Options
 from backfill.rate import Rate
 from tests.engine.factory import FakeClock
+from tests.engine.pacing import (
+    LIMIT_SECONDS,
+    MONDAY_NOON,
+    RATES,
+    go_after_waiting,
+    grants,
+    most_in_a_period,
+    paces_of,
+    rated,
+)
 from tests.profiles import share_of_examples
-
-MONDAY_NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-PERIOD_SECONDS = 10.0
-#: Where batches find nothing, or next to nothing, no time goes by; enough is seen then.
-MOST_GRANTS = 3_000
-
-
-def paces_of(clock: FakeClock, options: Options, *, workers: int) -> list[Pace]:
-    """One for each worker, with one bucket for all."""
-    limiter = LocalLimiter(clock)
-    return [Pace(clock, options, limiter=limiter) for _ in range(workers)]
-
-
-def go_after_waiting(pace: Pace, clock: FakeClock, rows: int) -> Go:
-    """Ask until a batch may begin; the clock goes on meanwhile."""
-    while isinstance(step := pace.before_batch(rows), Wait):
-        assert step.reason
-        clock.sleep(max(step.seconds, 1e-6))
-    assert isinstance(step, Go)
-    return step
-
-
-def grants(
-    paces: Sequence[Pace],
-    clock: FakeClock,
-    *,
-    seconds: float,
-    wanted: Sequence[int] = (10_000,),
-    used: Sequence[float] = (1.0,),
-    batch_seconds: Sequence[float] = (0.0,),
-) -> list[tuple[float, int]]:
-    """What several workers are granted, asking again and again: (when its batch begins, rows used).
-
-    Args:
-        wanted, used, batch_seconds: batch by batch, in turn: rows asked for, the share of the
-            granted rows that the batch finds, and how long it takes.
-    """
-    granted: list[tuple[float, int]] = []
-    free = [(0.0, worker) for worker in range(len(paces))]
-    turn = 0
-    while free[0][0] < seconds and turn < MOST_GRANTS:
-        clock.seconds, worker = heapq.heappop(free)
-        step = paces[worker].before_batch(wanted[turn % len(wanted)])
-        if isinstance(step, Wait):
-            assert step.reason
-            heapq.heappush(free, (clock.seconds + max(step.seconds, 1e-6), worker))
-            continue
-        assert isinstance(step, Go)
-        rows = round(step.rows * used[turn % len(used)])
-        granted.append((clock.seconds, rows))
-        paces[worker].after_batch(step.rows, rows)
-        heapq.heappush(free, (clock.seconds + batch_seconds[turn % len(batch_seconds)], worker))
-        turn += 1
-    return granted
-
-
-def most_in_a_period(granted: Sequence[tuple[float, int]]) -> int:
-    """The most rows in any ten seconds; the densest begin with a grant."""
-    ordered = sorted(granted)
-    most = inside = first = 0
-    for at, rows in ordered:
-        inside += rows
-        while ordered[first][0] <= at - PERIOD_SECONDS + 1e-9:
-            inside -= ordered[first][1]
-            first += 1
-        most = max(most, inside)
-    return most
-
-
-RATES = st.floats(0.05, 5.0) | st.floats(5.0, 100.0) | st.floats(100.0, 50_000.0)
 
 
 @settings(share_of_examples(60))
@@ -113,29 +53,73 @@ def test_no_ten_seconds_see_more_than_the_rate(
 ) -> None:
     clock = FakeClock(MONDAY_NOON)
     granted = grants(
-        paces_of(clock, Options(rate=str(Rate(rate))), workers=workers),
+        paces_of(clock, rated(rate, workers=workers)),
         clock,
         seconds=25.0,
         wanted=wanted,
         used=used,
         batch_seconds=batch_seconds,
     )
-    # what a batch did not find and gave back may come behind what others wait for already
-    most_rows = max(1, int(rate * BATCH_SHARE_SECONDS))
-    returned = 0 if min(used) == 1 else (workers - 1) * min(max(wanted), most_rows)
-    assert most_in_a_period(granted) <= ceil(rate * PERIOD_SECONDS) + returned
+    assert most_in_a_period(granted) <= ceil(rate * LIMIT_SECONDS)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 6])
+@pytest.mark.parametrize("rate", [0.7, 5.0, 30.0, 79.0, 500.0, 8_000.0])
+def test_a_full_bucket_and_all_that_can_come_back_stay_within_the_rate(
+    rate: float, workers: int
+) -> None:
+    """The worst of it: all slots have begun, the bucket is full again, then all give back."""
+    clock = FakeClock(MONDAY_NOON)
+    first, *others = paces_of(clock, rated(rate, workers=workers))
+    in_hand = [(pace, go_after_waiting(pace, clock, 10_000).rows) for pace in others]
+    clock.sleep(60.0)
+    granted: list[tuple[float, int]] = []
+
+    def go_on(until: float) -> None:
+        while clock.seconds <= until:
+            step = first.before_batch(10_000)
+            if isinstance(step, Go):
+                granted.append((clock.seconds, step.rows))
+                first.after_batch(step.rows, step.rows)
+            elif clock.seconds == until:
+                return
+            else:
+                assert isinstance(step, Wait)
+                clock.seconds = min(clock.seconds + step.seconds, until)
+
+    go_on(clock.seconds)
+    for pace, rows in in_hand:
+        pace.after_batch(rows, 0)
+        go_on(clock.seconds)
+    go_on(clock.seconds + 15.0)
+    assert most_in_a_period(granted) <= ceil(rate * LIMIT_SECONDS)
 
 
 @settings(share_of_examples(60))
-@given(rate=RATES, workers=st.integers(1, 6))
-def test_workers_that_always_ask_get_nearly_all_of_the_rate(rate: float, workers: int) -> None:
+@given(
+    rate=RATES,
+    workers=st.integers(1, 6),
+    used=st.lists(st.floats(0.5, 1.0), min_size=1, max_size=5),
+    batch_seconds=st.floats(0.0, 0.02),
+)
+def test_workers_that_always_ask_get_nearly_all_of_the_rate(
+    rate: float, workers: int, used: list[float], batch_seconds: float
+) -> None:
     clock = FakeClock(MONDAY_NOON)
-    paces = paces_of(clock, Options(rate=str(Rate(rate))), workers=workers)
-    seconds = max(60.0, 100 / rate)
-    granted = grants(paces, clock, seconds=seconds)
-    began = sum(rows for at, rows in granted if at <= seconds)
-    assert 0.95 * rate * seconds - 1 <= began <= rate * seconds + 1
-    assert most_in_a_period(granted) <= ceil(rate * PERIOD_SECONDS)
+    if rate * SHARE_OF_RATE * BATCH_SHARE_SECONDS < 2 * workers:
+        used = [1.0]  # half of a row is none: all pages would be empty
+    seconds = min(max(20.0, 100 / rate), 2_000.0)
+    granted = grants(
+        paces_of(clock, rated(rate, workers=workers)),
+        clock,
+        seconds=seconds,
+        used=used,
+        batch_seconds=[batch_seconds],
+    )
+    lasted = min(seconds, granted[-1][0])
+    began = sum(rows for _, rows in granted)
+    assert 0.95 * rate * lasted - 1 <= began <= rate * lasted + 1
+    assert most_in_a_period(granted) <= ceil(rate * LIMIT_SECONDS)
 
 
 def test_an_idle_worker_does_not_save_up_for_later() -> None:
@@ -159,15 +143,32 @@ def test_rows_that_were_not_used_are_given_back() -> None:
     assert clock.seconds - before <= 0.25
 
 
-def test_what_was_granted_and_not_begun_is_given_back() -> None:
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_empty_page_of_a_very_slow_run_costs_the_time_of_a_row(workers: int) -> None:
     clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, Options(rate="1/s"))
-    for _ in range(100):
+    paces = paces_of(clock, rated(1.0, workers=workers))
+    granted = grants(paces, clock, seconds=60.5, used=[0.0])
+    assert len(granted) == int(60.5 * SHARE_OF_RATE)
+
+
+def test_who_waited_and_began_nothing_has_used_nothing() -> None:
+    """A task whose time is over while it waits leaves the row to whoever asks next."""
+    clock = FakeClock(MONDAY_NOON)
+    paces = paces_of(clock, rated(1.0, workers=4))
+    for pace in paces * 25:
         assert isinstance(pace.before_batch(10), Wait)
-        pace.give_back()
-    step = pace.before_batch(10)
+    step = paces[0].before_batch(10)
     assert isinstance(step, Wait)
     assert step.seconds <= 1.1
+
+
+def test_slots_that_wait_do_not_ask_for_every_row_that_comes() -> None:
+    clock = FakeClock(MONDAY_NOON)
+    (pace,) = paces_of(clock, rated(50_000.0))
+    while isinstance(step := pace.before_batch(1), Go):
+        pass
+    assert isinstance(step, Wait)
+    assert step.seconds == ASK_SECONDS
 
 
 @given(rate=st.floats(0.01, 100_000.0), rows=st.integers(1, 100_000))
@@ -260,132 +261,3 @@ def test_a_rest_is_as_long_as_the_options_say_that_hold_now() -> None:
     assert pace.before_batch(100) == Go(100)
     pace.tune(Options(), speed=0.5)
     assert pace.before_batch(100) == Wait(1.0, "signals slow it to 50%")
-
-
-# --- changed while it works ----------------------------------------------------------------------
-
-
-class Shared:
-    """A run with several workers whose options are changed for all of them at an instant.
-
-    `limits` remembers since when which rate was allowed, in rows per second.
-    """
-
-    def __init__(self, workers: int, options: Options) -> None:
-        self.clock = FakeClock(MONDAY_NOON)
-        self.paces = paces_of(self.clock, options, workers=workers)
-        self.options = options
-        self.limits: list[tuple[float, float | None]] = [(0.0, self._limit(1.0))]
-        self.granted: list[tuple[float, int]] = []
-
-    def _limit(self, speed: float) -> float | None:
-        rate = self.options.rate
-        return None if rate is None else Rate.parse(rate).rows_per_second * speed
-
-    def tune(self, options: Options, speed: float) -> None:
-        self.options = options
-        for pace in self.paces:
-            pace.tune(options, speed=speed)
-        self.limits.append((self.clock.seconds, self._limit(speed)))
-
-    def work(self, seconds: float, batch_seconds: float) -> None:
-        """Everybody asks again and again."""
-        began = self.clock.seconds
-        most = MOST_GRANTS
-        free = [(began, worker) for worker in range(len(self.paces))]
-        while free[0][0] < began + seconds and most:
-            most -= 1
-            self.clock.seconds, worker = heapq.heappop(free)
-            step = self.paces[worker].before_batch(10_000)
-            if isinstance(step, Go):
-                self.granted.append((self.clock.seconds, step.rows))
-                self.paces[worker].after_batch(step.rows, step.rows, seconds=batch_seconds)
-                wait = batch_seconds
-            else:
-                assert step.reason, "a slot that waits says for what"
-                wait = step.seconds if isinstance(step, Wait) else 60.0
-                wait = min(wait, 3600.0)
-            heapq.heappush(free, (self.clock.seconds + max(wait, 1e-4), worker))
-        self.clock.seconds = max(self.clock.seconds, began + seconds)
-
-    def highest_limit(self, since: float, until: float) -> float | None:
-        """The highest that held at some time between the two; None: there was none."""
-        found: list[float] = []
-        for number, (at, limit) in enumerate(self.limits):
-            ends = self.limits[number + 1][0] if number + 1 < len(self.limits) else float("inf")
-            if at <= until and ends >= since:
-                if limit is None:
-                    return None
-                found.append(limit)
-        return max(found)
-
-
-@settings(share_of_examples(60))
-@given(
-    workers=st.integers(1, 4),
-    batch_seconds=st.floats(0.01, 0.5),
-    tunes=st.lists(
-        st.tuples(
-            st.none() | RATES,  # the rate
-            st.sampled_from([1.0, 0.5, 0.25, 0.05]),  # the speed
-            st.floats(0.1, 1.0),  # the duty
-            st.sampled_from([None, "11:00-13:00 UTC", "Sun", "22:00-06:00 UTC"]),  # the window
-            st.floats(0.1, 30.0),  # how long it holds
-        ),
-        min_size=1,
-        max_size=6,
-    ),
-)
-def test_whatever_is_changed_when_no_limit_is_exceeded_and_work_goes_on_when_all_is_well(
-    workers: int,
-    batch_seconds: float,
-    tunes: list[tuple[float | None, float, float, str | None, float]],
-) -> None:
-    run = Shared(workers, Options())
-    for rate, speed, duty, window, seconds in tunes:
-        text = None if rate is None else str(Rate(rate))
-        run.tune(Options(rate=text, duty=duty, window=window), speed)
-        run.work(seconds, batch_seconds)
-    for at, _ in run.granted:
-        limit = run.highest_limit(at, at + PERIOD_SECONDS)
-        if limit is not None:
-            inside = sum(r for when, r in run.granted if at <= when < at + PERIOD_SECONDS)
-            # a slot that waits for a single row keeps it when the rate is lowered
-            single = workers - 1 if limit * BATCH_SHARE_SECONDS < workers else 0
-            assert inside <= ceil(limit * PERIOD_SECONDS) + single
-    # all is well again: at 100 rows/s a batch begins within moments, whatever was owed before
-    run.tune(Options(rate="100/s"), 1.0)
-    before = len(run.granted)
-    run.work(LONGEST_REST_SECONDS + 60.0, 0.01)
-    assert len(run.granted) > before
-
-
-def test_a_batch_that_waits_for_a_slow_rate_begins_when_the_rate_is_raised() -> None:
-    run = Shared(3, Options(rate="1/h"))
-    run.work(1.0, 0.01)
-    assert not run.granted
-    run.tune(Options(rate="100/s"), 1.0)
-    run.work(1.0, 0.01)
-    assert 50 <= sum(rows for _, rows in run.granted) <= 110
-
-
-def test_rows_that_were_granted_under_a_high_rate_are_owed_under_the_low_one() -> None:
-    clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, Options(rate="10000/s"))
-    while not isinstance(pace.before_batch(10_000), Wait):
-        pass
-    pace.tune(Options(rate="8/s"), speed=1.0)
-    assert go_after_waiting(pace, clock, 10_000).rows <= 2
-
-
-def test_signals_slow_a_rate_down_and_say_so() -> None:
-    clock = FakeClock(MONDAY_NOON)
-    pace = Pace(clock, Options(rate="1000/s"))
-    pace.tune(Options(rate="1000/s"), speed=0.25)
-    rows = 0
-    while clock.seconds < 20:
-        rows += go_after_waiting(pace, clock, 10_000).rows
-    assert rows == pytest.approx(5_000, rel=0.05)
-    while not isinstance(step := pace.before_batch(10), Wait):
-        pass
-    assert step.reason == "its rate of 1000/s; signals slow it to 25%"

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -15,9 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backfill.checkpoint import AWAY_SECONDS, CALL_SECONDS, KEEP_SECONDS, RATE_SECONDS, Checkpoint
-from backfill.engine.pace import BURST_SECONDS, SHARE_OF_RATE
+from backfill.clock import SystemClock
+from backfill.engine.pace import BURST_SECONDS, LATE_SECONDS, SHARE_OF_RATE, LocalLimiter
 from backfill.local.redis import LocalRedis
 from backfill.model import Counts
+from backfill.worker.observer import RunLimiter
+from tests.engine.factory import FakeClock
 
 RUN = "fill-7f3k2"
 
@@ -143,7 +147,7 @@ def test_what_nobody_touches_any_more_is_forgotten(
 ) -> None:
     checkpoint.rebuild(RUN, [(1, 1, walked(10))])
     checkpoint.write(RUN, {1: (1, walked(20))})
-    checkpoint.take(RUN, 10, 10.0, burst=0.2)
+    checkpoint.take(RUN, 10, 10.0, burst=0.2, late=0.0)
     keys = list(client.scan_iter("*"))
     assert len(keys) == 3
     assert all(str(key).startswith("backfill:a-ledger:") for key in keys)
@@ -215,38 +219,73 @@ def test_rebuilt_rows_are_no_rate(checkpoint: Checkpoint, client: redis.Redis) -
 # -- the bucket
 
 
-def test_no_ten_seconds_see_more_than_the_rate(checkpoint: Checkpoint) -> None:
-    """Nobody sleeps here: what each batch would wait for says when it would be worked."""
+def test_no_second_sees_more_than_the_rate_and_what_is_kept_of_idle_time(
+    checkpoint: Checkpoint,
+) -> None:
+    """By the server's own clock: the script says how long, and takes nothing before that."""
     rate, rows = 1_000.0, 50
-    at: list[float] = []
-    while not at or at[-1] - at[0] < 25:
-        wait = checkpoint.take(RUN, rows, rate * SHARE_OF_RATE, burst=BURST_SECONDS)
+    began, taken, at = time.monotonic(), 0, 0.0
+    while at < 2:
+        wait = checkpoint.take(
+            RUN, rows, rate * SHARE_OF_RATE, burst=BURST_SECONDS, late=LATE_SECONDS
+        )
         assert wait is not None
-        at.append(time.monotonic() + wait)
-    for first in at:
-        within = sum(rows for when in at if first <= when < first + 10)
-        assert within <= rate * 10
-    middle = [when for when in at if at[0] + 5 <= when < at[0] + 15]
-    assert len(middle) * rows >= 0.95 * rate * 10
+        at = time.monotonic() - began
+        if wait:
+            assert wait <= rows / (rate * SHARE_OF_RATE)
+            time.sleep(wait)
+        else:
+            taken += rows
+            assert taken <= rate * (at + BURST_SECONDS)
+    assert taken >= 0.9 * rate * 2
+
+
+def test_the_bucket_is_the_same_in_redis_and_in_the_process(checkpoint: Checkpoint) -> None:
+    """What was idle is remembered for `burst`, or for the rows themselves and a little more."""
+    local = LocalLimiter(SystemClock())
+    for rows, rate in ((1, 1_000.0), (30, 1_000.0), (1, 20.0), (1, 5.0), (-1, 5.0), (1, 5.0)):
+        for _ in range(4):
+            there = checkpoint.take(RUN, rows, rate, burst=BURST_SECONDS, late=LATE_SECONDS)
+            assert there == pytest.approx(local.take(rows, rate), abs=0.05)
+        time.sleep(0.15)
+
+
+def test_who_waits_has_taken_nothing(checkpoint: Checkpoint) -> None:
+    for _ in range(10):
+        wait = checkpoint.take(RUN, 10, 10.0, burst=0.2, late=0.0)
+        assert wait == pytest.approx(1.0, abs=0.3)
 
 
 def test_what_was_taken_and_not_used_is_given_back(checkpoint: Checkpoint) -> None:
-    checkpoint.take(RUN, 1_000, 100.0, burst=0.2)
-    checkpoint.take(RUN, -1_000, 100.0, burst=0.2)
-    wait = checkpoint.take(RUN, 100, 100.0, burst=0.2)
-    assert wait == pytest.approx(0.8, abs=0.3)
+    checkpoint.take(RUN, 1, 10.0, burst=0.2, late=0.0)
+    time.sleep(0.25)
+    assert checkpoint.take(RUN, 2, 10.0, burst=0.2, late=0.0) == 0
+    assert checkpoint.take(RUN, 2, 10.0, burst=0.2, late=0.0) != 0
+    checkpoint.take(RUN, -2, 10.0, burst=0.2, late=0.0)
+    assert checkpoint.take(RUN, 2, 10.0, burst=0.2, late=0.0) == 0
 
 
 def test_the_bucket_of_the_slowest_rate_outlives_its_wait(
     checkpoint: Checkpoint, client: redis.Redis
 ) -> None:
-    wait = checkpoint.take(RUN, 1, 1 / 86_400, burst=0.2)
+    wait = checkpoint.take(RUN, 1, 1 / 86_400, burst=0.2, late=0.0)
     assert wait == pytest.approx(86_400, rel=0.01)
     (key,) = client.scan_iter("*bucket")
     assert int(str(client.ttl(key))) > 86_400
 
 
 # -- Redis is away
+
+
+def test_a_slot_that_is_left_alone_has_nothing_saved_up(own_redis: LocalRedis) -> None:
+    """What came while the slots shared one bucket was used there, or is lost."""
+    checkpoint, clock = Checkpoint(own_redis.url(), "a-ledger"), FakeClock(datetime.now(UTC))
+    limiter = RunLimiter(checkpoint, RUN, clock, slots=4)
+    clock.sleep(3600.0)
+    limiter.take(1, 1.0)
+    own_redis.stop()
+    assert limiter.take(1, 1.0) == pytest.approx(4.0)
+    checkpoint.close()
 
 
 def test_a_redis_that_is_gone_costs_no_time(own_redis: LocalRedis) -> None:
@@ -256,7 +295,7 @@ def test_a_redis_that_is_gone_costs_no_time(own_redis: LocalRedis) -> None:
     began = time.monotonic()
     assert checkpoint.write(RUN, {1: (1, walked(20))}) is None
     assert checkpoint.is_away
-    assert checkpoint.take(RUN, 1, 1.0, burst=0.2) is None
+    assert checkpoint.take(RUN, 1, 1.0, burst=0.2, late=0.0) is None
     checkpoint.rebuild(RUN, [])
     assert time.monotonic() - began < CALL_SECONDS
     own_redis.start()
