@@ -39,6 +39,7 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | batch.resized | the next batches have another size | run, slice, rows, was, reason |
 | batch.yielded | another session waited for a lock of ours: it went first | run, slice, seconds |
 | slice.placed | the frontier moved | run, slice, upto |
+| slice.not_placed | the table is locked: the next look finds the frontier | run, error |
 | slice.taken | a slice was leased | run, slice, epoch, slot |
 | slice.returned | the holder gave it back | run, slice, why |
 | slice.walked, slice.swept | a phase of it ended | run, slice, counts |
@@ -93,6 +94,7 @@ class Event(StrEnum):
     SCHEDULE_REMOVED = "schedule.removed"
     SCHEDULE_TICKED = "schedule.ticked"
     SLICE_PLACED = "slice.placed"
+    SLICE_NOT_PLACED = "slice.not_placed"
     SLICE_TAKEN = "slice.taken"
     SLICE_RETURNED = "slice.returned"
     SLICE_FREED = "slice.freed"

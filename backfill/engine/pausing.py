@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psycopg
 
 from backfill.engine import lifecycle
@@ -10,8 +12,9 @@ from backfill.errors import UnreachableError
 from backfill.hours import Shut
 from backfill.job import Options
 from backfill.model import PauseCause
+from backfill.pg.blocking import who_locks
 from backfill.pg.connect import Connection, server_time
-from backfill.pg.failure import FaultKind, classify
+from backfill.pg.failure import Fault, FaultKind, classify
 from backfill.pg.ledger import Ledger, Run, open_quarantine, pauses, totals
 
 #: The share of rows in quarantine counts from so many rows paged on: the first rows prove nothing.
@@ -108,6 +111,17 @@ def pause_for_error(bench: Bench, reason: str) -> None:
         ends=f"mend it, then `backfill resume {bench.run.id}`",
         by=bench.holder,
     )
+
+
+def pause_for_failures(bench: Bench, number: int, attempts: int, fault: Fault) -> None:
+    """Pause because a slice fails again and again; for locks, the reason names who has them."""
+    reason = f"slice {number} failed {attempts} times in a row, last with {fault.told}"
+    if fault.is_locked_out:
+        with suppress(psycopg.Error):  # whatever hinders the look, the pause is what matters
+            tables = {bench.source.oid, bench.writer.table_oid}
+            who = who_locks(bench.conn, tables) or "no session locks the whole table now"
+            reason = f"{reason}; {who}"
+    pause_for_error(bench, reason)
 
 
 def pause_unless_transient(bench: Bench, error: psycopg.Error) -> None:

@@ -32,6 +32,7 @@ from backfill.engine.frontier import place_next
 from backfill.engine.live import obey
 from backfill.engine.pausing import (
     pause_for_error,
+    pause_for_failures,
     pause_for_window,
     pause_over_budget,
     pause_unless_transient,
@@ -53,6 +54,11 @@ log = structlog.get_logger("backfill")
 BATCH_ATTEMPTS = 4
 #: After so many failures without a commit between, in any process, the run pauses.
 SLICE_ATTEMPTS = 6
+#: A lock that is waited for comes free by itself as a rule, also at night: a migration may stand
+#: in the queue before us for as long as somebody's report runs. So the run goes on by itself within
+#: LOCKED_WAIT_SECONDS of its end, and pauses after about ten minutes.
+LOCKED_ATTEMPTS = 60
+LOCKED_WAIT_SECONDS = 10.0
 #: The longest that a slice waits after a failure or an outage that names no time.
 LONGEST_WAIT_SECONDS = 60.0
 #: A slice whose deferred rows are all locked by others is swept again after this time.
@@ -190,7 +196,10 @@ def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
             lease_seconds=bench.settings.lease_seconds,
         )
     if held is None and state is RunState.RUNNING:
-        held = place_next(bench, slot=slot)
+        try:
+            held = place_next(bench, slot=slot)
+        except psycopg.errors.LockNotAvailable as error:  # the table is locked: look again later
+            log.warning(Event.SLICE_NOT_PLACED, run=bench.run.id, error=type(error).__name__)
         if held is not None:
             log.debug(Event.SLICE_PLACED, run=held.run, slice=held.number, upto=held.upto)
     if held is not None:
@@ -228,13 +237,11 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
         _log_failure(held, why, attempt=held.attempts)
     except RetriableError as error:
         why, failed = error.fault.summary, True
-        wait_seconds = _backoff(held.attempts)
-        if held.attempts + 1 >= SLICE_ATTEMPTS:
-            pause_for_error(
-                bench,
-                f"slice {held.number} failed {held.attempts + 1} times in a row, last with"
-                f" {error.fault.told}",
-            )
+        wait_seconds, attempts = _backoff(held.attempts), held.attempts + 1
+        if error.fault.is_locked_out:
+            wait_seconds = min(wait_seconds, LOCKED_WAIT_SECONDS)
+        if attempts >= (LOCKED_ATTEMPTS if error.fault.is_locked_out else SLICE_ATTEMPTS):
+            pause_for_failures(bench, held.number, attempts, error.fault)
     except StopError as error:
         why, failed = error.summary, True
         pause_for_error(bench, error.reason)

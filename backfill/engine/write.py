@@ -77,6 +77,11 @@ class Writer:
         return self._declaration.kind in {"row", "batch"}
 
     @property
+    def table_oid(self) -> int:
+        """The table that is written."""
+        return self._relation.oid
+
+    @property
     def skips_conflicts(self) -> bool:
         """Whether a key without effect was skipped by a conflict, as the target says."""
         return isinstance(self._target, Insert) and self._target.on_conflict == "skip"

@@ -17,11 +17,12 @@ from enum import StrEnum
 
 import psycopg
 
+_LOCK_NOT_AVAILABLE = "55P03"
 #: SQLSTATE: Appendix A of the PostgreSQL manual.
 _TRANSIENT = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
-    "55P03",  # lock_not_available: our lock_timeout
+    _LOCK_NOT_AVAILABLE,  # our lock_timeout
     "57P01",  # admin_shutdown, pg_terminate_backend
     "57P02",  # crash_shutdown
     "57P03",  # cannot_connect_now
@@ -67,6 +68,11 @@ class Fault:
     sqlstate: str | None
     message: str
     summary: str
+
+    @property
+    def is_locked_out(self) -> bool:
+        """True when another session's lock was waited for in vain."""
+        return self.sqlstate == _LOCK_NOT_AVAILABLE
 
     @property
     def told(self) -> str:

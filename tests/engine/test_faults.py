@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from backfill.engine.work import SLICE_ATTEMPTS
+from backfill.engine.work import LOCKED_ATTEMPTS, SLICE_ATTEMPTS
 from backfill.errors import RetryLater
 from backfill.job import Job, Options, Row, Sql, Table, Update
 from backfill.local.postgres import LocalPostgres
@@ -339,6 +339,23 @@ def test_a_slice_that_fails_again_and_again_pauses_the_run_with_the_last_reason(
 ) -> None:
     """Bounded: a transient error that stays is no transient error. I7: the reason names it."""
     site.numbers(10)
+    site.execute(
+        "CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$"
+    )
+    site.execute("CREATE TRIGGER c BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION collide()")
+    run = site.begun(Increment)
+    with site.crew(Increment, run, clock=FakeClock(datetime(2026, 1, 1, tzinfo=UTC))):
+        _hasten_until(site, run, "paused")
+    _check_paused(site.outcome(run), f"failed {SLICE_ATTEMPTS} times in a row", "40001", "again")
+    assert site.value("SELECT attempts FROM backfill.slice") == SLICE_ATTEMPTS
+
+
+def test_a_row_that_stays_locked_pauses_the_run_later_than_other_failures(
+    site: Worksite,
+) -> None:
+    """A parent's row: the lock comes free by itself as a rule, and the run waits for it longer."""
+    site.numbers(10)
     site.execute("CREATE TABLE parent (id int PRIMARY KEY)")
     site.execute("INSERT INTO parent VALUES (1)")
     site.execute("ALTER TABLE t ADD FOREIGN KEY (n) REFERENCES parent NOT VALID")
@@ -349,8 +366,8 @@ def test_a_slice_that_fails_again_and_again_pauses_the_run_with_the_last_reason(
         with site.crew(Increment, run, clock=clock):
             _hasten_until(site, run, "paused")
     paused = site.outcome(run)
-    _check_paused(paused, "failed 6 times in a row", "55P03", "lock timeout")
-    assert site.value("SELECT attempts FROM backfill.slice") == SLICE_ATTEMPTS
+    _check_paused(paused, f"failed {LOCKED_ATTEMPTS} times in a row", "55P03", "lock timeout")
+    assert site.value("SELECT attempts FROM backfill.slice") == LOCKED_ATTEMPTS
 
     site.lift(run)
     with site.crew(Increment, run):
