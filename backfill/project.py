@@ -111,7 +111,13 @@ class Project:
         Raises:
             UsageError: there is no such run.
         """
-        return read_progress(desk.conn, desk.ledger, run_id, checkpoint=checkpoint)
+        return read_progress(
+            desk.conn,
+            desk.ledger,
+            run_id,
+            checkpoint=checkpoint,
+            max_slots=self.settings.database(desk.database).max_slots,
+        )
 
     def gallery(self, database: str) -> Gallery:
         """Pictures of a database's runs, for whoever watches; to be closed.
@@ -126,6 +132,7 @@ class Project:
             desk.ledger,
             connect=desk.connect,
             checkpoint=self.checkpoint(desk.ledger),
+            max_slots=self.settings.database(desk.database).max_slots,
         )
 
     def bench(

@@ -105,15 +105,21 @@ def room(conn: Connection, ledger: Ledger, max_slots: int | None) -> Iterator[No
         return
     with transaction(conn):
         conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [ledger.id])
-        row = conn.execute(
-            ledger.q(
-                "SELECT count(*) FROM {s}.slice"
-                " WHERE slot IS NOT NULL AND lease_until > clock_timestamp()"
-            )
-        ).fetchone()
-        if row is not None and row[0] >= max_slots:
-            raise NoRoomError(f"{row[0]} slices are held in this database; {max_slots} may be")
+        held = held_by_all(conn, ledger)
+        if held >= max_slots:
+            raise NoRoomError(f"{held} slices are held in this database; {max_slots} may be")
         yield
+
+
+def held_by_all(conn: Connection, ledger: Ledger) -> int:
+    """Slices of all runs that are held now, as the database's limit counts them."""
+    row = conn.execute(
+        ledger.q(
+            "SELECT count(*) FROM {s}.slice"
+            " WHERE slot IS NOT NULL AND lease_until > clock_timestamp()"
+        )
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def claim(

@@ -39,6 +39,7 @@ class Gallery:
         connect: opens a connection to the database.
         ledger: found when the project was opened.
         checkpoint: None: the project has no Redis.
+        max_slots: the database's limit on slices held at once; None: it has none.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Gallery:
         *,
         connect: Callable[[], Connection],
         checkpoint: Checkpoint | None,
+        max_slots: int | None = None,
     ) -> None:
         self.database = database
+        self._max_slots = max_slots
         self.ledger = ledger
         self._connect = connect
         self._checkpoint = checkpoint
@@ -104,7 +107,12 @@ class Gallery:
             ("picture", run),
             FRESH_SECONDS,
             lambda conn: read_picture(
-                conn, self.ledger, run, database=self.database, snapshot=snapshot
+                conn,
+                self.ledger,
+                run,
+                database=self.database,
+                snapshot=snapshot,
+                max_slots=self._max_slots,
             ),
         )
 

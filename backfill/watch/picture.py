@@ -32,6 +32,7 @@ from backfill.pg.pictures import (
 from backfill.pg.pulses import Pulse
 from backfill.pg.samples import Sample
 from backfill.pg.schedules import Schedule, list_schedules
+from backfill.watch.limits import Slots
 from backfill.watch.progress import WORKER_SECONDS, Progress, read_within, utc
 
 #: So many of a run's newest events are part of its picture.
@@ -101,6 +102,7 @@ class Picture:
                 "workers": progress.workers,
                 "pauses": [_plain(one) for one in progress.pauses],
                 "signals": [_plain(one) for one in progress.signals],
+                "slots": None if progress.slots is None else _plain(progress.slots),
                 "cells": [_plain(one) for one in self.cells],
                 "working": [_plain(one) for one in self.working],
                 "set_aside": [_plain(one) for one in self.set_aside],
@@ -131,6 +133,7 @@ class Picture:
                     _made(Sample, {**one, "state": SignalState(one["state"])})
                     for one in found["signals"]
                 ],
+                slots=None if found.get("slots") is None else _made(Slots, found["slots"]),
             ),
             cells=_all(Cell, found["cells"]),
             working=_all(Working, found["working"]),
@@ -185,19 +188,26 @@ class Overview:
 
 
 def read_picture(
-    conn: Connection, ledger: Ledger, run: str, *, database: str, snapshot: Snapshot | None
+    conn: Connection,
+    ledger: Ledger,
+    run: str,
+    *,
+    database: str,
+    snapshot: Snapshot | None,
+    max_slots: int | None = None,
 ) -> Picture:
     """A run's picture from the ledger. A transaction must be open, of one snapshot.
 
     Args:
         snapshot: what the checkpoint said just before; None: it says nothing.
+        max_slots: the database's limit on slices held at once; None: it has none.
 
     Raises:
         UsageError: there is no such run.
     """
     return Picture(
         database=database,
-        progress=read_within(conn, ledger, run, snapshot=snapshot),
+        progress=read_within(conn, ledger, run, snapshot=snapshot, max_slots=max_slots),
         cells=read_map(conn, ledger, run),
         working=read_working(conn, ledger, run),
         set_aside=read_set_aside(conn, ledger, run),

@@ -12,9 +12,10 @@ from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.hours import Hours
 from backfill.model import Counts, PauseCause, RunState
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
-from backfill.pg.ledger import Ledger, Pause, Run, get_run, pauses, totals, workers
+from backfill.pg.ledger import Ledger, Pause, Run, Totals, get_run, pauses, totals, workers
 from backfill.pg.samples import Sample, read_samples
-from backfill.watch.limits import limited_by
+from backfill.pg.slices import held_by_all
+from backfill.watch.limits import Slots, limited_by
 
 #: A worker that was not seen for so long is not counted.
 WORKER_SECONDS = 10.0
@@ -31,6 +32,7 @@ class Progress:
         usual_rate: keys settled per second since it began, of the hours in which it might work.
         at: when this was so.
         signals: the last samples of those that it obeys; none once it has ended.
+        slots: those that it holds, beside the database's limit.
     """
 
     run: Run
@@ -44,6 +46,7 @@ class Progress:
     usual_rate: float | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     signals: Sequence[Sample] = ()
+    slots: Slots | None = None
 
     @property
     def label(self) -> str:
@@ -92,7 +95,15 @@ class Progress:
     @property
     def limited_by(self) -> str:
         """What limits the run now, in words."""
-        return limited_by(self.run, pauses=self.pauses, workers=self.workers, signals=self.signals)
+        return limited_by(
+            self.run,
+            pauses=self.pauses,
+            workers=self.workers,
+            signals=self.signals,
+            slots=self.slots,
+            # the ledger knows an average alone, which a long pause has brought down
+            rows_per_second=self.rows_per_second if self.source == "checkpoint" else None,
+        )
 
     @property
     def is_past_until(self) -> bool:
@@ -200,16 +211,24 @@ def label(run: Run) -> str:
 
 
 def read(
-    conn: Connection, ledger: Ledger, run_id: str, *, checkpoint: Checkpoint | None
+    conn: Connection,
+    ledger: Ledger,
+    run_id: str,
+    *,
+    checkpoint: Checkpoint | None,
+    max_slots: int | None = None,
 ) -> Progress:
     """A run's progress now. No transaction may be open.
+
+    Args:
+        max_slots: the database's limit on slices held at once; None: it has none.
 
     Raises:
         UsageError: there is no such run.
     """
     snapshot = None if checkpoint is None else checkpoint.read(run_id)
     with one_picture(conn):
-        return read_within(conn, ledger, run_id, snapshot=snapshot)
+        return read_within(conn, ledger, run_id, snapshot=snapshot, max_slots=max_slots)
 
 
 @contextmanager
@@ -221,7 +240,12 @@ def one_picture(conn: Connection) -> Iterator[None]:
 
 
 def read_within(
-    conn: Connection, ledger: Ledger, run_id: str, *, snapshot: Snapshot | None
+    conn: Connection,
+    ledger: Ledger,
+    run_id: str,
+    *,
+    snapshot: Snapshot | None,
+    max_slots: int | None = None,
 ) -> Progress:
     """The same within the caller's transaction, with what the checkpoint said just before.
 
@@ -245,6 +269,17 @@ def read_within(
         source="ledger" if snapshot is None else "checkpoint",
         usual_rate=usual_rate,
         signals=read_samples(conn, ledger, run_id),
+        slots=None if max_slots is None else _slots(conn, ledger, run, total, max_slots),
+    )
+
+
+def _slots(conn: Connection, ledger: Ledger, run: Run, total: Totals, most: int) -> Slots:
+    placed = sum(total.by_phase[phase] for phase in ("walk", "sweep", "verify"))
+    return Slots(
+        most=most,
+        of_all=held_by_all(conn, ledger),
+        held=total.held,
+        is_more_to_do=placed > total.held or not run.frontier_done,
     )
 
 

@@ -21,10 +21,14 @@ class Publisher:
 
     Args:
         checkpoint: None: the project has no Redis; then only pulses are kept.
+        max_slots: the database's limit on slices held at once; None: it has none.
     """
 
-    def __init__(self, database: str, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self, database: str, checkpoint: Checkpoint | None, *, max_slots: int | None = None
+    ) -> None:
         self._database = database
+        self._max_slots = max_slots
         self._checkpoint = checkpoint
         self._live: set[str] = set()
 
@@ -50,7 +54,14 @@ class Publisher:
         snapshot = None if self._checkpoint is None else self._checkpoint.read(run)
         try:
             with one_picture(conn):
-                return read_picture(conn, ledger, run, database=self._database, snapshot=snapshot)
+                return read_picture(
+                    conn,
+                    ledger,
+                    run,
+                    database=self._database,
+                    snapshot=snapshot,
+                    max_slots=self._max_slots,
+                )
         except UsageError:  # somebody deleted it
             return None
 

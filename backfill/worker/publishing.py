@@ -55,7 +55,11 @@ class _Publishing:
             return
         if self._publisher is None:
             self._checkpoint = self._project.checkpoint(desk.ledger)
-            self._publisher = Publisher(self._database, self._checkpoint)
+            self._publisher = Publisher(
+                self._database,
+                self._checkpoint,
+                max_slots=self._project.settings.database(self._database).max_slots,
+            )
         self._publisher.round(desk.conn, desk.ledger)
 
     def end(self, desk: Desk | None) -> None:

@@ -13,12 +13,20 @@ from backfill.engine.work import work
 from backfill.job import Options
 from backfill.pg import slices
 from backfill.pg.connect import connect
+from backfill.pg.ledger import Run
 from backfill.settings import EngineSettings
+from backfill.watch import progress
 from tests.engine.factory import BOUND_SECONDS, Gate, Worksite
 from tests.engine.jobs import Increment, Label
 
 SMALL = Options(batch_rows=10, slice_rows=20, concurrency=4)
 HELD = "SELECT count(*) FROM backfill.slice WHERE slot IS NOT NULL"
+
+
+def limited_by(site: Worksite, run: Run) -> str:
+    """What `status` says where one slot is all that the database lets its runs have."""
+    read = progress.read(site.conn, site.ledger, run.id, checkpoint=None, max_slots=1)
+    return read.limited_by
 
 
 def test_a_slot_that_finds_no_room_ends_and_finds_it_later(site: Worksite) -> None:
@@ -32,6 +40,10 @@ def test_a_slot_that_finds_no_room_ends_and_finds_it_later(site: Worksite) -> No
         try:
             assert work(bench, slot=0).ended is Ended.NO_ROOM
             assert site.outcome(second).counts.paged == 0
+            assert limited_by(site, second) == (
+                "max_slots of 1, which other runs fill: it holds 0 of 4 slots"
+            )
+            assert limited_by(site, first) == "max_slots of 1: it holds 1 of 4 slots"
         finally:
             gate.open()
     assert site.outcome(first).state == "succeeded"

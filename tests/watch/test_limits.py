@@ -13,7 +13,7 @@ from backfill.job import Options
 from backfill.pg.ledger import Pause, Run
 from backfill.pg.samples import Sample
 from backfill.signals import Reading, SignalSpec
-from backfill.watch.limits import limited_by
+from backfill.watch.limits import Slots, limited_by
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -65,8 +65,21 @@ def told(
     pauses: Sequence[Pause] = (),
     workers: int = 1,
     signals: Sequence[Sample] = (),
+    slots: Slots | None = None,
+    rows_per_second: float | None = None,
 ) -> str:
-    return limited_by(of, pauses=pauses, workers=workers, signals=signals)
+    return limited_by(
+        of,
+        pauses=pauses,
+        workers=workers,
+        signals=signals,
+        slots=slots,
+        rows_per_second=rows_per_second,
+    )
+
+
+def slots_of(most: int, *, of_all: int, held: int, is_more_to_do: bool = True) -> Slots:
+    return Slots(most=most, of_all=of_all, held=held, is_more_to_do=is_more_to_do)
 
 
 def test_each_pause_is_told_with_its_reason_before_all_else() -> None:
@@ -112,6 +125,62 @@ def test_at_full_speed_its_options_limit_it_or_the_database(
     options: Options, expected: str
 ) -> None:
     assert told(run(options=options), signals=[sampled(1)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "rows_per_second", "expected"),
+    [
+        (Options(rate="20000/s"), 19_200.0, "its rate of 20000/s"),
+        (Options(rate="20000/s"), 16_100.0, "its rate of 20000/s"),
+        (Options(rate="20000/s"), None, "its rate of 20000/s"),
+        (
+            Options(rate="20000/s", concurrency=4),
+            15_900.0,
+            "the database itself, on 4 slots (concurrency); its rate of 20000/s is not reached",
+        ),
+        (
+            Options(rate="20000/s", duty=0.5),
+            15_900.0,
+            "its duty of 50 %; its rate of 20000/s is not reached",
+        ),
+        (Options(rate="1/min"), 0.0003, "its rate of 1/min"),
+        (Options(concurrency=4), 100.0, "the database itself, on 4 slots (concurrency)"),
+    ],
+    ids=["reached", "nearly", "unknown", "not reached", "duty", "single rows", "no rate"],
+)
+def test_a_rate_that_is_not_reached_limits_nothing(
+    options: Options, rows_per_second: float | None, expected: str
+) -> None:
+    assert told(run(options=options), rows_per_second=rows_per_second) == expected
+
+
+def test_slots_that_other_runs_fill_are_told() -> None:
+    four = Options(concurrency=4)
+    assert told(run(options=four), slots=slots_of(8, of_all=8, held=2)) == (
+        "max_slots of 8, which other runs fill: it holds 2 of 4 slots"
+    )
+    assert told(run(options=four), slots=slots_of(2, of_all=2, held=2)) == (
+        "max_slots of 2: it holds 2 of 4 slots"
+    )
+    rated = Options(concurrency=4, rate="100/s")
+    assert told(run(options=rated), slots=slots_of(8, of_all=8, held=2), rows_per_second=50) == (
+        "max_slots of 8, which other runs fill: it holds 2 of 4 slots;"
+        " its rate of 100/s is not reached"
+    )
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        slots_of(8, of_all=7, held=2),
+        slots_of(8, of_all=8, held=4),
+        slots_of(8, of_all=8, held=2, is_more_to_do=False),
+    ],
+    ids=["there is room", "it holds all of its own", "it has no more slices"],
+)
+def test_slots_that_the_database_leaves_it_are_no_limit(slots: Slots) -> None:
+    four = Options(concurrency=4)
+    assert told(run(options=four), slots=slots) == "the database itself, on 4 slots (concurrency)"
 
 
 def test_nothing_limits_a_run_that_has_ended() -> None:

@@ -22,6 +22,7 @@ from backfill.model import PauseCause, RunState
 from backfill.pg.pulses import MANY, PERIOD_SECONDS, Pulse, period_seconds, read_pulses, write_pulse
 from backfill.watch.batches import EDGES, BatchCounts
 from backfill.watch.gallery import Gallery
+from backfill.watch.limits import Slots
 from backfill.watch.picture import Overview, Picture, Point
 from backfill.watch.publisher import Publisher
 from tests.acceptance.crew import Crew
@@ -126,6 +127,16 @@ def test_batches_are_counted_over_all_processes_and_failures_by_their_code(crew:
     assert found["seconds:walk"] > 0
     edges = sum(value for name, value in found.items() if name.startswith("upto:walk:"))
     assert edges == found["batches:walk"]
+
+
+def test_a_picture_says_that_a_database_leaves_no_room_for_slots(crew: Crew) -> None:
+    run = crew.enqueue("count")
+    with checkpoint_of(crew) as checkpoint, gallery_of(crew) as gallery:
+        publish(crew, Publisher("default", checkpoint))
+        assert gallery.picture(run).progress.slots is None
+        publish(crew, Publisher("default", checkpoint, max_slots=3))
+        slots = gallery.picture(run).progress.slots
+    assert slots == Slots(most=3, of_all=0, held=0, is_more_to_do=True)
 
 
 # ------------------------------------------------------------------------------ what may vanish
