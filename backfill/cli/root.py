@@ -25,6 +25,7 @@ _COMMANDS = {
     "worker": "backfill.cli.worker:worker",
     "status": "backfill.cli.status:status",
     "watch": "backfill.cli.watch:watch",
+    "flower": "backfill.cli.flower:flower",
     "events": "backfill.cli.events:events",
     "report": "backfill.cli.report:report",
     "pause": "backfill.cli.control:pause",

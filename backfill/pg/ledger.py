@@ -299,16 +299,16 @@ class QuarantinedRow:
 
 
 def quarantined_rows(
-    conn: Connection, ledger: Ledger, run: str, *, limit: int = 1000
+    conn: Connection, ledger: Ledger, run: str, *, limit: int = 1000, offset: int = 0
 ) -> list[QuarantinedRow]:
     """A run's quarantine, oldest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             ledger.q(
                 "SELECT slice, key, sqlstate, message, accepted, since FROM {s}.quarantine"
-                " WHERE run = %s ORDER BY since, slice, key LIMIT %s"
+                " WHERE run = %s ORDER BY since, slice, key LIMIT %s OFFSET %s"
             ),
-            [run, limit],
+            [run, limit, offset],
         ).fetchall()
     return [QuarantinedRow(**{**row, "key": tuple(row["key"])}) for row in rows]
 

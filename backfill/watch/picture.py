@@ -106,7 +106,7 @@ class Picture:
                 "cells": [_plain(one) for one in self.cells],
                 "working": [_plain(one) for one in self.working],
                 "set_aside": [_plain(one) for one in self.set_aside],
-                "events": [_plain(_without_keys(one)) for one in self.events],
+                "events": [_plain(without_keys(one)) for one in self.events],
             }
         )
 
@@ -331,7 +331,7 @@ def _text(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _without_keys(event: EventRecord) -> EventRecord:
+def without_keys(event: EventRecord) -> EventRecord:
     """What names keys is said by the ledger alone."""
     hidden = _KEYS_OF_EVENTS.get(Event(event.name)) if event.name in set(Event) else None
     if hidden is None:
