@@ -18,8 +18,8 @@ from backfill.job.suggestion import did_you_mean
 from backfill.project import Project
 from backfill.worker.app import make_app
 
-#: What our tasks say: their result is the run's progress.
-TASKS_COLUMNS = "name,state,kwargs,result,received,runtime,worker"
+#: What our tasks say: their result is the run's progress. The uuid leads to a task's page.
+TASKS_COLUMNS = "name,uuid,state,kwargs,result,received,runtime,worker"
 #: Flower's own default is every address.
 ADDRESS = "127.0.0.1"
 _VARIABLE = "FLOWER_"

@@ -174,6 +174,11 @@ class Crew:
         """Variables for workers that are started later."""
         self._environ.update(variables)
 
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Of the project's processes."""
+        return self._environ
+
     @cached_property
     def desk(self) -> Desk:
         return self.project.open()

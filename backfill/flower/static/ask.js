@@ -24,6 +24,7 @@ function possible(run) {
   ];
 }
 
+// In the order in which they stand.
 const LABELS = {
   pause: "Pause",
   resume: "Resume",
@@ -66,7 +67,7 @@ let fields = 0;
 
 function field(name, label, hint, more = {}) {
   const id = `bf-field-${(fields += 1)}`;
-  const input = el("input", { id, name, class: "form-control", autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-hint`, ...more });
+  const input = el("input", { id, name, class: "form-control", autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-hint`, title: hint, ...more });
   return el("div", { class: "bf-field" }, el("label", { for: id }, label), input, el("small", { id: `${id}-hint` }, hint));
 }
 
@@ -80,6 +81,7 @@ export const DONE = "backfills:done";
 
 const dialog = document.getElementById("bf-dialog");
 const told = document.getElementById("bf-told");
+const READABLE_MS = 20000;
 const QUIET = ["cancel", "tune", "quarantine-accept"];
 
 // A row of buttons for what is possible now; empty where nobody may do anything.
@@ -98,10 +100,13 @@ export function buttons(only = Object.keys(LABELS)) {
     update(nextRun, nextDatabase) {
       [run, database] = [nextRun, nextDatabase];
       const now = here.mayAct === "yes" ? possible(run).filter((action) => only.includes(action)) : [];
-      for (const action of now) {
-        if (made.has(action)) continue;
-        made.set(action, button(action));
-        node.append(made.get(action));
+      let next = null;
+      for (const action of Object.keys(LABELS).reverse()) {
+        if (now.includes(action) && !made.has(action)) {
+          made.set(action, button(action));
+          node.insertBefore(made.get(action), next);
+        }
+        next = made.get(action) ?? next;
       }
       for (const [action, one] of made) one.hidden = !now.includes(action);
     },
@@ -115,7 +120,8 @@ function ask(action, run, database) {
     : [];
   const names = [["Run", run.run], ["Job", run.job], ["Database", `${database.name}, ${database.where}`]];
   const wrong = el("p", { class: "bf-wrong", role: "alert" });
-  const go = el("button", { type: "submit", class: `btn ${action === "cancel" ? "btn-danger" : "btn-primary"}` }, LABELS[action]);
+  const goes = action === "cancel" ? "End the run" : LABELS[action];
+  const go = el("button", { type: "submit", class: `btn ${action === "cancel" ? "btn-danger" : "btn-primary"}` }, goes);
   const back = el("button", { type: "button", class: "btn btn-outline-secondary", onclick: () => dialog.close() }, "Not now");
   const form = el(
     "form",
@@ -132,10 +138,12 @@ function ask(action, run, database) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     go.disabled = true;
+    go.textContent = "A moment …";
     wrong.textContent = "";
     const values = action === "tune" ? changed(before, valuesOf(form)) : valuesOf(form);
     const answer = await post(places.api(run.run, database.name, `/${action}`), values);
     go.disabled = false;
+    go.textContent = goes;
     if (answer.error) {
       wrong.textContent = [answer.error, answer.remedy].filter(Boolean).join(". ");
       return;
@@ -153,7 +161,9 @@ function tell(answer) {
   const close = el("button", { type: "button", class: "btn-close", "aria-label": "Close", onclick: () => told.replaceChildren() });
   const done = answer.lines.map((text) => el("p", {}, text));
   const notes = answer.notes.map((text) => el("p", { class: "bf-quiet" }, text));
-  told.replaceChildren(el("div", { class: "bf-toast" }, el("div", {}, ...done, ...notes), close));
+  const shown = el("div", { class: "bf-toast" }, el("div", {}, ...done, ...notes), close);
+  told.replaceChildren(shown);
+  setTimeout(() => shown.remove(), READABLE_MS);
 }
 
 function valuesOf(form) {

@@ -41,8 +41,7 @@ function section(first) {
       write(wrong, found.error ? `${found.error}. ${found.remedy ?? ""}` : "");
       stopped.hidden = !found.stopped;
       write(stopped, found.stopped ? `All runs are stopped since ${clock(found.stopped.since)}: ${found.stopped.reason} (${found.stopped.by}). \`backfill start-all\` lets them go on.` : "");
-      write(workers, found.error ? "" : found.workers.length ? plural(found.workers.length, "worker") : "no worker is running");
-      workers.title = found.workers.join("\n");
+      write(workers, found.error ? "" : workerLine(found.workers));
       each(cards, live.map((run) => ({ run, database: found })), ({ run }) => run.run, card);
       cards.hidden = live.length === 0;
       nothing.hidden = live.length > 0 || Boolean(found.error);
@@ -53,6 +52,11 @@ function section(first) {
       refill(past, over, () => over.map((run) => row(run, found.name)));
     },
   };
+}
+
+function workerLine(names) {
+  if (names.length === 0) return "no worker is running";
+  return `${plural(names.length, "worker")}: ${names.slice(0, 6).join(", ")}${names.length > 6 ? " …" : ""}`;
 }
 
 function card({ run: { run: id, label }, database: { name } }) {

@@ -8,7 +8,7 @@ import { get, here, places } from "./server.js";
 const section = (title, ...children) => el("section", { class: "bf-panel", "aria-label": title }, el("h2", {}, title), ...children);
 
 export function oneRun(id, database) {
-  const top = [state(), buttons(), bar("Done"), limit(), figures(Object.values(FIGURES))];
+  const top = [state(), buttons(["pause", "resume", "retry", "tune", "cancel"]), bar("Done"), limit(), figures(Object.values(FIGURES))];
   const [where, press, progress, limited, numbers] = top.map((part) => part.node);
   const what = el("h2");
   const failure = el("p", { class: "bf-note bf-wrong" });
@@ -116,6 +116,7 @@ function signalChart({ name, sample }) {
 // Keys and reasons can quote rows, so they are asked for by whoever wants to see them, and not kept.
 function quarantine(id, database) {
   const why = el("p", { class: "bf-empty" });
+  const settle = buttons(["quarantine-retry", "quarantine-accept"]);
   const kinds = el("ul", { class: "bf-kinds" });
   const rows = el("tbody");
   const table = el("div", { class: "bf-scroll", tabindex: "0", role: "region", "aria-label": "Rows in quarantine", hidden: true }, el("table", {}, el("thead", {}, el("tr", {}, ...["Key", "SQLSTATE", "Reason", "Since", ""].map((text) => el("th", { scope: "col" }, text)))), rows));
@@ -128,7 +129,7 @@ function quarantine(id, database) {
   const before = press("Back", () => { page -= 1; });
   const after = press("More", () => { page += 1; });
   for (const one of [reasons, before, after]) one.hidden = true;
-  const node = section("Quarantine", why, kinds, el("div", { class: "bf-buttons" }, show, reasons, before, after), table);
+  const node = section("Quarantine", why, kinds, el("div", { class: "bf-buttons" }, settle.node, show, reasons, before, after), table);
 
   async function load() {
     try {
@@ -147,7 +148,9 @@ function quarantine(id, database) {
   }
   return {
     node,
-    update({ quarantine: found }) {
+    update(run) {
+      const found = run.quarantine;
+      settle.update(run, run.database);
       node.hidden = found.all === 0;
       write(why, found.open ? `${plural(found.open, "row")} ${found.open === 1 ? "waits" : "wait"} for somebody: mended and taken again, or accepted as they are.` : "All of them are accepted as they are.");
       refill(kinds, found.by_sqlstate, () => found.by_sqlstate.map((one) => el("li", {}, el("b", {}, count(one.open + one.accepted)), ` ${one.sqlstate ?? "refused by the job itself"}`, one.accepted ? ` (${count(one.accepted)} accepted)` : "")));
