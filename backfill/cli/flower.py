@@ -33,7 +33,7 @@ def flower(
     read_only: bool,
     flower_arguments: tuple[str, ...],
 ) -> int:
-    """Show runs, tasks and workers in a browser, and change runs there.
+    """Show runs and tasks in a browser, and change runs there.
 
     All other flags are Flower's own, such as --auth for OAuth or --certfile; each can be a variable
     as well, such as FLOWER_URL_PREFIX. Who reaches the server from elsewhere changes runs only if

@@ -44,7 +44,6 @@ from backfill.project import Project
 from backfill.watch import logs
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_FLOWER_COLUMNS = "name,state,kwargs,result,runtime,worker"
 
 
 class _EndedBySignal(BaseException):
@@ -209,11 +208,8 @@ def _say_what_next(screen: Screen, stage: Stage, *, keep: bool) -> None:
         screen.command(f". {KEPT}/env")
         screen.command(f"{_program('backfill', stage.project)} status")
         screen.command(f'{psql} "$BACKFILL_DATABASE_URL"')
-        screen.command(
-            f"{_program('celery', stage.project)} -A backfill.worker.app:celery_app flower"
-            f" --address=127.0.0.1 --port=5555 --tasks-columns={_FLOWER_COLUMNS}"
-        )
-        screen.say("  then open http://127.0.0.1:5555/tasks, and give it something to show:")
+        screen.command(f"{_program('backfill', stage.project)} flower")
+        screen.say("  then open http://127.0.0.1:5555/backfills, and give it something to show:")
         screen.command(
             f"{_program('backfill', stage.project)} enqueue {SPLIT_FLIGHT_TIMES} --rate 5000/s"
         )

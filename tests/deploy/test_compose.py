@@ -150,13 +150,12 @@ def test_the_worker_has_more_time_to_stop_than_a_task_may_take() -> None:
     assert "entrypoint" not in worker
 
 
-def test_flower_runs_our_celery_app() -> None:
-    """Flower is Celery's own command on the worker's app, with the column that shows progress."""
+def test_flower_shows_our_pages_and_asks_for_a_login() -> None:
+    """It listens beyond its container, so runs could not be changed without a login."""
     flower = services()["flower"]
-    assert flower["entrypoint"] == ["celery"]
-    assert flower["command"][:3] == ["--app", "backfill.worker.app:celery_app", "flower"]
-    columns = next(word for word in flower["command"] if word.startswith("--tasks-columns="))
-    assert {"name", "state", "args", "result"} <= set(columns.partition("=")[2].split(","))
+    assert flower["command"] == ["flower", "--address=0.0.0.0", "--port=5555"]
+    assert flower["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+    assert "entrypoint" not in flower
 
 
 @pytest.mark.parametrize("service", ["worker", "flower"])
