@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.acceptance.crew import QUICK, Crew
+from tests.acceptance.crew import BOUND_SECONDS, QUICK, Crew
 from tests.flower.servers import FlowerServer, running_flower
 from tests.programs import program
 from tests.services import PostgresServer, RedisServer
@@ -45,7 +45,7 @@ def crew(
     template_database: str,
     redis_server: RedisServer,
 ) -> Iterator[Crew]:
-    """A project with tables of 2,000 items, one of them hostile, and of 10 others; no worker."""
+    """A project with tables of 800 items, one of them hostile, and of 10 others; no worker."""
     folder = tmp_path_factory.mktemp("project")
     with (
         postgres_server.database(template_database) as name,
@@ -55,7 +55,7 @@ def crew(
         try:
             crew.conn.execute('CREATE TABLE item (id text COLLATE "C" PRIMARY KEY, n int NOT NULL)')
             crew.conn.execute(
-                "INSERT INTO item SELECT to_char(i, 'FM0000'), 0 FROM generate_series(1, 1999) i"
+                "INSERT INTO item SELECT to_char(i, 'FM0000'), 0 FROM generate_series(1, 799) i"
             )
             crew.conn.execute("INSERT INTO item VALUES (%s, -1)", [HOSTILE])
             crew.conn.execute("CREATE TABLE other (id int PRIMARY KEY, n int NOT NULL)")
@@ -87,6 +87,8 @@ def browser() -> Iterator[Browser]:
                 "--disable-sync",
             ],
         )
+        # a busy machine takes a while, as it does for the workers
+        expect.set_options(timeout=BOUND_SECONDS * 1000)
         yield browser
         browser.close()
 
@@ -115,7 +117,7 @@ class Visitor:
 def visitor(browser: Browser, flower: FlowerServer) -> Iterator[Visitor]:
     """Someone with a browser. What the browser complained of fails the test at its end."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(BOUND_SECONDS * 1000)
     visitor = Visitor(context.new_page())
     yield visitor
     context.close()

@@ -38,17 +38,17 @@ def test_a_run_is_watched_paused_tuned_resumed_and_brought_to_its_end(
 ) -> None:
     page = visitor.page
     shipped = crew.project.declaration("count").options
-    run = crew.enqueue("count", options=shipped.replace_from_text({"rate": "200/s"}))
+    run = crew.enqueue("count", options=shipped.replace_from_text({"rate": "100/s"}))
     crew.start(2)
 
     # the bar moves, and nobody loads the page again
     page.goto(f"{flower.url}/backfills")
     visitor.pulse("live")
-    crew.wait_for_rows(run, 100)
+    crew.wait_for_rows(run, 20)
     crew.wait(lambda: share(page) > 0, "the bar begins")
     before = share(page)
     crew.wait(lambda: share(page) > before, "the bar moves on")
-    expect(page.locator("article")).to_contain_text("Limited by its rate of 200/s")
+    expect(page.locator("article")).to_contain_text("its rate of 100/s")
 
     # paused by keyboard, as the ledger says
     page.get_by_role("link", name="item.n").click()
@@ -72,7 +72,7 @@ def test_a_run_is_watched_paused_tuned_resumed_and_brought_to_its_end(
     page.get_by_role("button", name=f"Tune {run}").click()
     page.get_by_label("Rate").fill("")
     page.get_by_role("button", name="Tune", exact=True).click()
-    expect(page.locator("#bf-told")).to_contain_text("rate 200/s → none")
+    expect(page.locator("#bf-told")).to_contain_text("rate 100/s → none")
     assert options_of(crew.run(run)) == {"rate": None, "concurrency": 2}
 
     # resumed; at its end one row needs somebody
@@ -100,7 +100,7 @@ def test_a_run_is_watched_paused_tuned_resumed_and_brought_to_its_end(
     expect(page.get_by_role("button", name=f"Pause {run}")).to_be_hidden()
     shown = flower.get(f"/backfills/api/run/{run}").json
     assert shown["counts"] == crew.counts(run).as_dict()
-    assert crew.query("SELECT count(*) FROM item WHERE n = 1") == [(1999,)]
+    assert crew.query("SELECT count(*) FROM item WHERE n = 1") == [(799,)]
     tasks(page, flower, run)
 
 
