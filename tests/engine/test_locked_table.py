@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 from backfill.job import Job, Options
 from backfill.pg.blocking import who_locks
 from backfill.pg.connect import Limits
-from tests.engine.factory import Worksite, until
+from tests.engine.factory import BOUND_SECONDS, Worksite, until
 from tests.engine.jobs import Increment, IncrementInPython
 
 #: Twenty slices, so that the frontier is not at its end when the table is locked.
@@ -49,6 +50,23 @@ def alter_behind_a_report(site: Worksite, *, table: str = "t") -> Iterator[Queue
         alter.result(30)
 
 
+class Halt:
+    """A probe that lets each thread commit one batch, and go on when it is opened.
+
+    So the run is in its middle when the table is locked, however slow the machine is with that.
+    """
+
+    def __init__(self) -> None:
+        self._opened = threading.Event()
+
+    def __call__(self, point: str) -> None:
+        if point == "after COMMIT":
+            assert self._opened.wait(BOUND_SECONDS), "nobody let the run go on"
+
+    def open(self) -> None:
+        self._opened.set()
+
+
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other quickly."""
@@ -67,9 +85,11 @@ def test_a_run_waits_for_a_locked_table_and_goes_on_by_itself(
     """I5, I7: nobody is woken for a migration that waits for a report."""
     site.numbers(2_000)
     run = site.begun(job, options=SMALL)
-    with site.crew(job, run, threads=2):
+    halt = Halt()
+    with site.crew(job, run, threads=2, probe=halt):
         until(lambda: site.outcome(run).counts.paged, what="a batch")
         with alter_behind_a_report(site):
+            halt.open()
             until(
                 lambda: site.value("SELECT max(attempts) FROM backfill.slice") > 2,
                 what="more failures than other errors may have",
@@ -92,9 +112,11 @@ def test_a_table_that_stays_locked_pauses_the_run_and_names_who_waits_for_whom(
     monkeypatch.setattr("backfill.engine.work.LOCKED_ATTEMPTS", 2)
     site.numbers(2_000)
     run = site.begun(Increment, options=SMALL)
-    with site.crew(Increment, run, threads=2):
+    halt = Halt()
+    with site.crew(Increment, run, threads=2, probe=halt):
         until(lambda: site.outcome(run).counts.paged, what="a batch")
         with alter_behind_a_report(site) as queue:
+            halt.open()
             paused = site.until_state(run, "paused")
     assert "failed 2 times in a row, last with LockNotAvailable (55P03)" in paused.why_paused
     assert (
