@@ -19,6 +19,7 @@ from backfill.watch import logs
 from backfill.worker import stopping
 from backfill.worker.app import make_app
 from backfill.worker.beside import Beside
+from backfill.worker.broker import mend_channels
 from backfill.worker.notices import Notices
 from backfill.worker.reconcile import Reconciler
 
@@ -38,6 +39,7 @@ def start(project: Project, arguments: Sequence[str]) -> int:
     """
     app = make_app(project)
     _speak_as_we_do()
+    mend_channels()
     for database in project.settings.databases.values():
         _ = database.url  # a missing variable is said now, not in every round
     stopping.clear()

@@ -10,6 +10,7 @@ import redis
 
 from backfill.checkpoint import Checkpoint
 from backfill.engine import lifecycle
+from backfill.job import Options
 from backfill.local.redis import LocalRedis
 from backfill.model import PauseCause, RunState
 from tests.acceptance.conftest import MakeCrew
@@ -137,3 +138,25 @@ def test_a_run_enqueued_without_redis_is_taken_up_when_redis_comes_back(
     assert working.state(run) is RunState.QUEUED
     own_redis.start()
     ends_once(working, run)
+
+
+@pytest.mark.slow
+def test_a_worker_with_an_idle_child_outlives_an_outage(
+    make_crew: MakeCrew, own_redis: LocalRedis
+) -> None:
+    """One child works, so that a message is held, and the worker listens for another meanwhile."""
+    crew = make_crew(redis_url=own_redis.url())
+    crew.conn.execute("CREATE TABLE item (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0)")
+    crew.conn.execute("INSERT INTO item (id) SELECT i FROM generate_series(1, 20000) i")
+    crew.write_jobs(JOBS)
+    worker = crew.start(2, as_users_do=True)
+    run = crew.enqueue("count", options=Options(concurrency=1, rate="1000/s", batch_rows=100))
+    for share in (1, 2):
+        crew.wait_for_rows(run, 2_000 * share)
+        own_redis.stop()
+        crew.wait_for_rows(run, crew.counts(run).settled + 1_000)
+        assert "Unrecoverable" not in worker.log.read_text(), crew.told()
+        own_redis.start()
+        time.sleep(1)
+    assert worker.is_alive
+    lifecycle.cancel(crew.desk.conn, crew.desk.ledger, run, reason="it is shown", by="the test")
