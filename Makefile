@@ -78,6 +78,10 @@ types: $(READY)  ## mypy, strict, tests included
 bench: $(READY)  ## measure the speed against plain statements and usual scripts (ARGS=--help)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(READY)  ## make the pictures of Flower in docs/images from a real run (needs Chromium)
+	@$(BIN)/python docs/make_screenshots.py
+
 .PHONY: check
 check: lint types test  ## lint, types and test
 

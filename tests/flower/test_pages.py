@@ -8,9 +8,10 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
+from backfill.local.redis import LocalRedis
 from tests.acceptance.crew import Crew
 from tests.flower.conftest import Visitor
-from tests.flower.servers import FlowerServer
+from tests.flower.servers import FlowerServer, running_flower
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,25 @@ def test_without_a_picture_in_redis_the_ledger_is_read_and_said_to_be(
     visitor.pulse("ledger")
     expect(visitor.page.locator("#bf-pulse")).to_have_text("read from the ledger")
     expect(visitor.page.locator(".bf-limit")).to_contain_text("no worker is running")
+
+
+def test_the_pages_go_on_when_redis_has_gone_away(
+    crew: Crew, run: str, own_redis: LocalRedis
+) -> None:
+    environ = {**crew.environ, "BACKFILL_REDIS_URL": own_redis.url()}
+    with running_flower(crew.folder, environ) as server:
+        assert server.get(f"/backfills/api/run/{run}").json["state"] == "queued"
+        own_redis.stop()
+        for path in (f"/backfills/api/run/{run}", "/backfills/api/overview"):
+            began = time.monotonic()
+            answer = server.get(path)
+            assert (answer.status, run in answer.text) == (200, True)
+            assert time.monotonic() - began < 10
+        paused = server.post(f"/backfills/api/run/{run}/pause", {"reason": "no Redis"})
+        assert paused.json["lines"] == [f"{run} is paused"]
+        page = f"/backfills/api/run/{run}"  # the ledger is read once a second at most
+        crew.wait(lambda: server.get(page).json["state"] == "paused", "the page sees it")
+        assert server.post(f"/backfills/api/run/{run}/resume", {}).json["error"] == ""
 
 
 def test_nothing_is_asked_while_nobody_looks(

@@ -45,13 +45,18 @@ export function figures(wanted) {
   return { node, update: (run) => made.forEach((update) => update(run)) };
 }
 
+function walked({ walk, ...rest }) {
+  const over = Object.values(rest).reduce((a, b) => a + b, 0);
+  return `${count(over)} / ${count(over + walk)}`;
+}
+
 export const FIGURES = {
   done: ["done", (run) => percent(run.share)],
   rows: ["rows", (run) => `${count(settled(run.counts))} / ${run.total_rows === null ? "?" : (run.total_is_exact || run.state === "succeeded" ? "" : "≈ ") + count(run.total_rows)}`],
   speed: ["rows/s", (run) => (["running", "sweeping", "verifying"].includes(run.state) ? amount(run.rows_per_second) : "0")],
   left: ["left", (run) => (run.eta_at ? seconds(run.eta_seconds) : "–")],
   ends: ["ends about", (run) => clock(run.eta_at)],
-  slices: ["slices done", (run) => `${count(run.slices.done)} / ${count(Object.values(run.slices).reduce((a, b) => a + b, 0))}`],
+  slices: ["slices walked", (run) => walked(run.slices)],
   deferred: ["deferred", (run) => [count(run.counts.deferred), run.counts.deferred > 0]],
   quarantined: ["quarantined", (run) => [count(run.quarantine.open), run.quarantine.open > 0]],
 };
@@ -76,7 +81,8 @@ export function working() {
     node,
     update(run) {
       node.hidden = run.working.length === 0;
-      each(node, run.working, (one) => one.slice, () => {
+      const inOrder = run.working.toSorted((one, other) => one.slice - other.slice);
+      each(node, inOrder, (one) => one.slice, () => {
         const item = el("li");
         return {
           node: item,

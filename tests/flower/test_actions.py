@@ -1,0 +1,96 @@
+"""What the buttons do, apart from any page: typed names, who asked, the job as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from backfill.engine import lifecycle
+from backfill.flower.actions import Asked, perform
+from backfill.model import PauseCause, RunState
+from backfill.project import Project
+from tests.acceptance.crew import Crew
+from tests.flower.conftest import JOBS
+
+
+@pytest.fixture
+def run(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A run that waits for a worker for ever; in this process as in Flower's."""
+    for name, value in crew.environ.items():
+        monkeypatch.setenv(name, value)
+    run = crew.enqueue("other")
+    yield run
+    if crew.state(run).is_live:
+        lifecycle.cancel(crew.desk.conn, crew.desk.ledger, run, reason="over", by="the test")
+
+
+def asked(action: str, run: str, **values: object) -> Asked:
+    return Asked(action=action, database="default", run=run, by="flower:ann", values=values)
+
+
+def test_where_a_confirmation_is_wanted_the_databases_name_is_typed(crew: Crew, run: str) -> None:
+    shipped = crew.project
+    databases = {
+        name: replace(database, confirm=True)
+        for name, database in shipped.settings.databases.items()
+    }
+    project = Project(replace(shipped.settings, databases=databases), shipped.environ)
+    for typed in ({}, {"typed_database": "other"}, {"typed_database": None}):
+        answer = perform(project, asked("pause", run, **typed))
+        assert answer.remedy == "Type its name, default."
+    assert crew.causes(run) == set()
+    assert perform(project, asked("pause", run, typed_database="default")).error == ""
+    assert crew.causes(run) == {"user"}
+    assert crew.events(run)[-1].caused_by == "flower:ann"
+
+
+def test_a_failed_run_is_taken_up_again(crew: Crew, run: str) -> None:
+    lifecycle.fail(crew.desk.conn, crew.desk.ledger, run, reason="it broke", by="the test")
+    answer = perform(crew.project, asked("retry", run))
+    assert answer.lines == (f"{run} goes on where it stopped",)
+    assert crew.state(run).is_live
+    assert [event.name for event in crew.events(run)][-1] == "run.retried"
+
+
+def test_a_changed_job_is_accepted_as_it_is_now_and_not_as_it_was_loaded(
+    crew: Crew, run: str
+) -> None:
+    _ = crew.project.declaration("other")  # loaded here, long before the change
+    lifecycle.pause(
+        crew.desk.conn,
+        crew.desk.ledger,
+        run,
+        PauseCause.CHANGED_JOB,
+        reason="another version",
+        ends="resume --accept-changes",
+        by="the test",
+    )
+    path = crew.folder / crew.package / "work.py"
+    before = path.read_text()
+    path.write_text(before.replace("class Other(Job):", "class Other(Job):\n    version = 2\n"))
+    try:
+        assert perform(crew.project, asked("resume", run)).error == ""
+        assert crew.causes(run) == {"changed job"}  # it was not asked to accept anything
+        answer = perform(crew.project, asked("resume", run, accept_changes=True))
+        assert answer.lines[0] == f"{run} has the declaration as it is now"
+    finally:
+        crew.write_jobs(JOBS)
+    assert crew.causes(run) == set()
+    assert crew.run(run).job_version == 2
+
+
+@pytest.mark.parametrize("action", ["pause", "tune", "retry"])
+def test_a_run_that_is_not_there_is_told(crew: Crew, run: str, action: str) -> None:
+    answer = perform(crew.project, asked(action, f"{run}x", rate="1/s"))
+    assert answer.error == f"there is no run '{run}x'"
+    assert answer.remedy
+
+
+def test_nothing_happens_to_what_has_ended(crew: Crew, run: str) -> None:
+    assert perform(crew.project, asked("cancel", run, typed_run=run, reason="no")).error == ""
+    assert crew.state(run) is RunState.CANCELLED
+    for action in ("pause", "tune", "cancel"):
+        assert perform(crew.project, asked(action, run, rate="1/s", typed_run=run)).error
+    assert crew.state(run) is RunState.CANCELLED
