@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from base64 import b64decode
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,8 +75,6 @@ class _Ours(BaseHandler):
         return f"flower@{socket.gethostname()}"
 
     def _credentials(self) -> str:
-        from base64 import b64decode
-
         _, _, encoded = self.request.headers.get("Authorization", "").partition(" ")
         return b64decode(encoded).decode()
 
