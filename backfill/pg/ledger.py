@@ -352,11 +352,13 @@ class Totals:
     Attributes:
         held: slices under a lease that has not run out.
         by_phase: how many slices are in each phase.
+        progress_at: when one of them last came forward; None: there is none yet.
     """
 
     counts: Counts
     held: int
     by_phase: Mapping[str, int]
+    progress_at: datetime | None
 
 
 def totals(conn: Connection, ledger: Ledger, run: str) -> Totals:
@@ -376,13 +378,15 @@ def totals(conn: Connection, ledger: Ledger, run: str) -> Totals:
                 " count(*) FILTER (WHERE phase = 'walk') AS walk,"
                 " count(*) FILTER (WHERE phase = 'sweep') AS sweep,"
                 " count(*) FILTER (WHERE phase = 'verify') AS verify,"
-                " count(*) FILTER (WHERE phase = 'done') AS done"
+                " count(*) FILTER (WHERE phase = 'done') AS done,"
+                " max(progress_at) AS progress_at"
                 " FROM {s}.slice WHERE run = %s"
             ),
             [run],
         ).fetchone()
-    values = cast("dict[str, int]", row)
+    values = cast("dict[str, Any]", row)
     return Totals(
+        progress_at=values.pop("progress_at"),
         held=values.pop("held"),
         by_phase={phase: values.pop(phase) for phase in ("walk", "sweep", "verify", "done")},
         counts=Counts(**values),

@@ -1,4 +1,4 @@
-"""What limits a run, in words: the first of these that holds.
+"""What limits a run, in words for people and by kind for programs: the first of these that holds.
 
 A pause, each with its reason (the hours outside its window are one); no worker; older transactions;
 signals that slow it down; its rate, its duty, and the database's `max_slots`; else the database
@@ -8,11 +8,12 @@ itself. A rate that is not reached limits nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from backfill.engine.judge import told
 from backfill.job import Options
-from backfill.model import RunState, SignalState
+from backfill.model import PauseCause, RunState, SignalState
 from backfill.pg.ledger import Pause, Run
 from backfill.pg.samples import Sample
 from backfill.rate import Rate
@@ -40,7 +41,37 @@ class Slots:
     is_more_to_do: bool
 
 
-def limited_by(
+class Limiting(StrEnum):
+    """The kinds of limits: a pause by its cause, then what limits a run that works."""
+
+    USER = PauseCause.USER.value
+    WINDOW = PauseCause.WINDOW.value
+    SIGNAL = PauseCause.SIGNAL.value
+    QUARANTINE = PauseCause.QUARANTINE.value
+    ERROR = PauseCause.ERROR.value
+    CHANGED_JOB = PauseCause.CHANGED_JOB.value
+    STOP_ALL = PauseCause.STOP_ALL.value
+    NO_WORKER = "no worker"
+    OLDER_TRANSACTIONS = "older transactions"
+    RATE = "rate"
+    DUTY = "duty"
+    MAX_SLOTS = "max_slots"
+    DATABASE = "database"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Something that limits a run now.
+
+    Attributes:
+        told: in words.
+    """
+
+    kind: Limiting
+    told: str
+
+
+def limits(
     run: Run,
     *,
     pauses: Sequence[Pause],
@@ -48,8 +79,8 @@ def limited_by(
     signals: Sequence[Sample],
     slots: Slots | None = None,
     rows_per_second: float | None = None,
-) -> str:
-    """What limits it now; empty for a run that has ended.
+) -> list[Limit]:
+    """What limits it now: several where they stand side by side, none for a run that has ended.
 
     Args:
         workers: how many were seen lately.
@@ -58,27 +89,46 @@ def limited_by(
         rows_per_second: of late; None: not known.
     """
     if not run.run_state.is_live:
-        return ""
+        return []
     if pauses:
-        return "; ".join(f"{pause.cause}: {pause.reason}" for pause in pauses)
+        return [Limit(Limiting(one.cause), f"{one.cause}: {one.reason}") for one in pauses]
     if run.executor == "celery" and not workers:
-        return "no worker is running: start one with `backfill worker`"
+        told = "no worker is running: start one with `backfill worker`"
+        return [Limit(Limiting.NO_WORKER, told)]
     if run.run_state is RunState.QUEUED and run.barrier:
-        return "older transactions that still write to the source"
+        told = "older transactions that still write to the source"
+        return [Limit(Limiting.OLDER_TRANSACTIONS, told)]
     if run.speed < 1:
-        return slowed_by(run, signals)
-    options = Options.from_json(run.options)
+        return [Limit(Limiting.SIGNAL, slowed_by(run, signals))]
+    return _at_full_speed(Options.from_json(run.options), slots, rows_per_second)
+
+
+def in_words(found: Sequence[Limit]) -> str:
+    """All of them in one line; empty where there are none."""
+    are_pauses = bool(found) and found[0].kind in set(PauseCause)
+    return ("; " if are_pauses else " and ").join(limit.told for limit in found)
+
+
+def _at_full_speed(
+    options: Options, slots: Slots | None, rows_per_second: float | None
+) -> list[Limit]:
     is_reached = _is_reached(options, rows_per_second)
-    limits = [
-        *([f"its rate of {options.rate}"] if options.rate and is_reached else []),
-        *([] if options.duty >= 1 else [f"its duty of {options.duty:.0%}".replace("%", " %")]),
-        *([] if slots is None else _short_of_slots(options, slots)),
-    ]
-    own = "1 slot" if options.concurrency == 1 else f"{options.concurrency} slots"
-    told_limits = " and ".join(limits) or f"the database itself, on {own} (concurrency)"
-    return (
-        told_limits if is_reached else f"{told_limits}; its rate of {options.rate} is not reached"
-    )
+    found = []
+    if options.rate and is_reached:
+        found.append(Limit(Limiting.RATE, f"its rate of {options.rate}"))
+    if options.duty < 1:
+        duty = f"its duty of {options.duty:.0%}".replace("%", " %")
+        found.append(Limit(Limiting.DUTY, duty))
+    if slots is not None:
+        found += [Limit(Limiting.MAX_SLOTS, one) for one in _short_of_slots(options, slots)]
+    if not found:
+        own = "1 slot" if options.concurrency == 1 else f"{options.concurrency} slots"
+        itself = f"the database itself, on {own} (concurrency)"
+        found.append(Limit(Limiting.DATABASE, itself))
+    if not is_reached:
+        told = f"{found[-1].told}; its rate of {options.rate} is not reached"
+        found[-1] = replace(found[-1], told=told)
+    return found
 
 
 def _is_reached(options: Options, rows_per_second: float | None) -> bool:

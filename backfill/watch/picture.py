@@ -95,6 +95,8 @@ class Picture:
                 "at": progress.at,
                 "run": {**_plain(progress.run), **dict.fromkeys(_KEYS_OF_RUN)},
                 "counts": progress.counts.as_dict(),
+                "committed": (progress.committed or progress.counts).as_dict(),
+                "progress_at": progress.progress_at,
                 "by_phase": dict(progress.by_phase),
                 "held": progress.held,
                 "rows_per_second": progress.rows_per_second,
@@ -121,6 +123,9 @@ class Picture:
             progress=Progress(
                 run=_made(Run, found["run"]),
                 counts=Counts(**found["counts"]),
+                # these two are younger than the version: a picture may lack them
+                committed=None if not found.get("committed") else Counts(**found["committed"]),
+                progress_at=_instant(found.get("progress_at")),
                 by_phase=found["by_phase"],
                 held=found["held"],
                 rows_per_second=found["rows_per_second"],
@@ -316,6 +321,10 @@ def _made(kind: type[T], found: Mapping[str, Any]) -> T:
             if name in known
         }
     )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _all(kind: type[T], found: Iterable[Mapping[str, Any]]) -> list[T]:

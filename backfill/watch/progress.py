@@ -15,7 +15,7 @@ from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, Pause, Run, Totals, get_run, pauses, totals, workers
 from backfill.pg.samples import Sample, read_samples
 from backfill.pg.slices import held_by_all
-from backfill.watch.limits import Slots, limited_by
+from backfill.watch.limits import Limit, Slots, in_words, limits
 
 #: A worker that was not seen for so long is not counted.
 WORKER_SECONDS = 10.0
@@ -33,6 +33,9 @@ class Progress:
         at: when this was so.
         signals: the last samples of those that it obeys; none once it has ended.
         slots: those that it holds, beside the database's limit.
+        committed: the counts as the ledger had them at that time, also where `counts` are the
+            checkpoint's; None: another version's picture does not say.
+        progress_at: when a slice last came forward; None: there is none yet, or as above.
     """
 
     run: Run
@@ -47,6 +50,8 @@ class Progress:
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     signals: Sequence[Sample] = ()
     slots: Slots | None = None
+    committed: Counts | None = None
+    progress_at: datetime | None = None
 
     @property
     def label(self) -> str:
@@ -83,6 +88,12 @@ class Progress:
 
         At the present rate; a run that nothing but its hours pauses has its usual one. In UTC.
         """
+        left = self._seconds_left
+        return None if left is None else _hours(self.run).finish(self.at, left)
+
+    @property
+    def _seconds_left(self) -> float | None:
+        """Those of work; None when that is not known."""
         rate = self.rows_per_second
         if not self.run.run_state.is_working:
             rate = (
@@ -90,12 +101,12 @@ class Progress:
             )
         if not rate or self.total_rows is None or rate < 0.01:
             return None
-        return _hours(self.run).finish(self.at, (self.total_rows - self.counts.settled) / rate)
+        return (self.total_rows - self.counts.settled) / rate
 
     @property
-    def limited_by(self) -> str:
-        """What limits the run now, in words."""
-        return limited_by(
+    def limits(self) -> list[Limit]:
+        """What limits the run now, one by one."""
+        return limits(
             self.run,
             pauses=self.pauses,
             workers=self.workers,
@@ -106,11 +117,30 @@ class Progress:
         )
 
     @property
+    def limited_by(self) -> str:
+        """The same in words."""
+        return in_words(self.limits)
+
+    @property
+    def may_work(self) -> bool:
+        """True within its hours: its window, after `start_at` and before `until`."""
+        return _hours(self.run).shut(self.at) is None
+
+    @property
     def is_past_until(self) -> bool:
         """True when it waits for hours that do not come any more, unless somebody changes them."""
         shut = _hours(self.run).shut(self.at)
         is_waiting = PauseCause.WINDOW in {pause.cause for pause in self.pauses}
         return is_waiting and shut is not None and shut.opens is None
+
+    @property
+    def will_miss_until(self) -> bool:
+        """True when at its rate, known, it will not be at its end before its `until`."""
+        return (
+            _hours(self.run).until is not None
+            and self._seconds_left is not None
+            and self.eta_at is None
+        )
 
     def line(self) -> str:
         """`flights.departs_at 41 % 137,800/336,776, 21,400 rows/s`."""
@@ -270,6 +300,8 @@ def read_within(
         usual_rate=usual_rate,
         signals=read_samples(conn, ledger, run_id),
         slots=None if max_slots is None else _slots(conn, ledger, run, total, max_slots),
+        committed=total.counts,
+        progress_at=total.progress_at,
     )
 
 

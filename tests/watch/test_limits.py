@@ -10,10 +10,11 @@ import pytest
 
 from backfill.engine.judge import judge_signal
 from backfill.job import Options
+from backfill.model import PauseCause
 from backfill.pg.ledger import Pause, Run
 from backfill.pg.samples import Sample
 from backfill.signals import Reading, SignalSpec
-from backfill.watch.limits import Slots, limited_by
+from backfill.watch.limits import Limiting, Slots, in_words, limits
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -68,14 +69,21 @@ def told(
     slots: Slots | None = None,
     rows_per_second: float | None = None,
 ) -> str:
-    return limited_by(
-        of,
-        pauses=pauses,
-        workers=workers,
-        signals=signals,
-        slots=slots,
-        rows_per_second=rows_per_second,
+    return in_words(
+        limits(
+            of,
+            pauses=pauses,
+            workers=workers,
+            signals=signals,
+            slots=slots,
+            rows_per_second=rows_per_second,
+        )
     )
+
+
+def kinds(of: Run, **other: Any) -> list[str]:
+    found = limits(of, **{"pauses": (), "workers": 1, "signals": (), **other})
+    return [str(limit.kind) for limit in found]
 
 
 def slots_of(most: int, *, of_all: int, held: int, is_more_to_do: bool = True) -> Slots:
@@ -185,3 +193,23 @@ def test_slots_that_the_database_leaves_it_are_no_limit(slots: Slots) -> None:
 
 def test_nothing_limits_a_run_that_has_ended() -> None:
     assert told(run(state="succeeded"), workers=0) == ""
+
+
+def test_programs_are_told_the_kind_of_each_limit() -> None:
+    pauses = [paused("user", "lunch"), paused("signal", "lag = 42 s")]
+    assert kinds(run(state="paused"), pauses=pauses) == ["user", "signal"]
+    assert kinds(run(), workers=0) == ["no worker"]
+    assert kinds(run(state="queued", barrier=["3/4"])) == ["older transactions"]
+    assert kinds(run(speed=0.3)) == ["signal"]
+    rated = run(options=Options(rate="100/s", duty=0.25))
+    assert kinds(rated) == ["rate", "duty"]
+    assert kinds(rated, rows_per_second=50.0) == ["duty"]
+    assert kinds(run(options=Options(rate="100/s")), rows_per_second=50.0) == ["database"]
+    four = run(options=Options(concurrency=4))
+    assert kinds(four, slots=slots_of(8, of_all=8, held=2)) == ["max_slots"]
+    assert kinds(run()) == ["database"]
+    assert kinds(run(state="succeeded")) == []
+
+
+def test_every_cause_of_a_pause_is_a_kind_of_limit() -> None:
+    assert {str(cause) for cause in PauseCause} <= {str(kind) for kind in Limiting}
