@@ -54,6 +54,7 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | outbox.failed | no look for messages to people; the next round tries again | database, error |
 | sample.failed | signals could not be sampled; the next round tries again | database, error |
 | publish.failed | runs could not be pictured; the next round tries again | database, error |
+| scrape.failed | runs could not be read for metrics; the next scrape tries | database, error |
 | reconcile.failed | a round could not be finished; the next one tries again | database, error |
 | hook.failed | a job's teardown raised something; nothing waits for it | run, hook, error |
 | database.unreachable | a connection was lost, or not to be had | error |
@@ -119,6 +120,7 @@ class Event(StrEnum):
     RECONCILE_FAILED = "reconcile.failed"
     SAMPLE_FAILED = "sample.failed"
     PUBLISH_FAILED = "publish.failed"
+    SCRAPE_FAILED = "scrape.failed"
     MESSAGE_UNSENT = "message.unsent"
     NOTICE_SENT = "notice.sent"
     NOTICE_UNSENT = "notice.unsent"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
+from backfill.model import LIVE
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger
 
@@ -118,3 +119,16 @@ def read_set_aside(conn: Connection, ledger: Ledger, run: str) -> list[SetAside]
             ),
             [run],
         ).fetchall()
+
+
+def read_ended(conn: Connection, ledger: Ledger, *, within_seconds: float, limit: int) -> list[str]:
+    """The runs that ended so recently, the newest end first."""
+    rows = conn.execute(
+        ledger.q(
+            "SELECT id FROM {s}.run WHERE state <> ALL(%s)"
+            " AND finished_at > clock_timestamp() - make_interval(secs => %s)"
+            " ORDER BY finished_at DESC LIMIT %s"
+        ),
+        [[str(state) for state in LIVE], within_seconds, limit],
+    ).fetchall()
+    return [row[0] for row in rows]
