@@ -7,7 +7,10 @@ from typing import get_args
 import click
 
 from backfill.cli.session import Session, pass_session
+from backfill.errors import UsageError
 from backfill.settings import LogLevel
+
+_PORT_VARIABLE = "BACKFILL_METRICS_PORT"
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -33,6 +36,19 @@ from backfill.settings import LogLevel
     type=click.Choice(get_args(LogLevel), case_sensitive=False),
     help="Of our log and Celery's; else what the settings say.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help=f"Where Prometheus can read metrics; else what {_PORT_VARIABLE} says. Without: nowhere.",
+)
+@click.option(
+    "--metrics-address",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address of this host at which they can be read.",
+)
 @click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY...]")
 @pass_session
 def worker(
@@ -42,6 +58,8 @@ def worker(
     pool: str,
     name: str | None,
     loglevel: str | None,
+    metrics_port: int | None,
+    metrics_address: str,
     celery_arguments: tuple[str, ...],
 ) -> int:
     """Work on enqueued runs until told to stop.
@@ -65,4 +83,15 @@ def worker(
             *([] if name is None else [f"--hostname={name if '@' in name else f'{name}@%h'}"]),
             *celery_arguments,
         ],
+        metrics_address=metrics_address,
+        metrics_port=metrics_port or _port_of(session.project.environ.get(_PORT_VARIABLE)),
     )
+
+
+def _port_of(text: str | None) -> int | None:
+    """What the variable says, which may stand in the project's .env, too."""
+    if not text:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise UsageError(f"{_PORT_VARIABLE} is no port: {text!r}", remedy="A number to 65535.")
+    return int(text)

@@ -105,7 +105,7 @@ def limits(
 
 def in_words(found: Sequence[Limit]) -> str:
     """All of them in one line; empty where there are none."""
-    are_pauses = bool(found) and found[0].kind in set(PauseCause)
+    are_pauses = bool(found) and str(found[0].kind) in {str(cause) for cause in PauseCause}
     return ("; " if are_pauses else " and ").join(limit.told for limit in found)
 
 

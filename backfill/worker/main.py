@@ -20,22 +20,31 @@ from backfill.worker import stopping
 from backfill.worker.app import make_app
 from backfill.worker.beside import Beside
 from backfill.worker.broker import mend_channels
+from backfill.worker.metrics import MetricsServer
 from backfill.worker.notices import Notices
 from backfill.worker.reconcile import Reconciler
 
 log = structlog.get_logger("backfill")
 
 
-def start(project: Project, arguments: Sequence[str]) -> int:
+def start(
+    project: Project,
+    arguments: Sequence[str],
+    *,
+    metrics_address: str = "127.0.0.1",
+    metrics_port: int | None = None,
+) -> int:
     """Run a worker until it is told to stop; returns its exit code.
 
     SIGTERM: tasks finish the batch in hand and give their slices back, then the worker exits.
 
     Args:
         arguments: for `celery worker`.
+        metrics_port: where metrics can be read; None: nowhere.
 
     Raises:
         ProjectError: the project names no Redis, or a database's variable is not set.
+        RefusedError, UsageError: metrics cannot be told there.
     """
     app = make_app(project)
     _speak_as_we_do()
@@ -43,7 +52,10 @@ def start(project: Project, arguments: Sequence[str]) -> int:
     for database in project.settings.databases.values():
         _ = database.url  # a missing variable is said now, not in every round
     stopping.clear()
-    timers: list[Reconciler | Beside | Notices] = []
+    told: list[MetricsServer] = []
+    if metrics_port is not None:
+        told.append(MetricsServer(project, address=metrics_address, port=metrics_port))
+    timers: list[Reconciler | Beside | Notices | MetricsServer] = []
 
     def ready(sender: Any, **_: Any) -> None:
         # after the pool has forked: the timers' connections must not be inherited
@@ -51,6 +63,7 @@ def start(project: Project, arguments: Sequence[str]) -> int:
             Reconciler(project, app, name=sender.hostname),
             Beside(project, project.settings.databases, name=sender.hostname),
             Notices(project, project.settings.databases, name=sender.hostname),
+            *told,
         ]
         for timer in timers:
             timer.start()
