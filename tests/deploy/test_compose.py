@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 #: A task's budget as shipped (`[engine] task_seconds`); a batch in hand ends within it.
 TASK_SECONDS = 5
 
-SERVICES = ["postgres", "redis", "worker", "flower"]
-PUBLISHED = {"postgres", "redis", "flower"}
+SERVICES = ["postgres", "redis", "worker", "flower", "prometheus", "grafana"]
+PUBLISHED = {"postgres", "redis", "flower", "prometheus", "grafana"}
 
 #: `NAME` of `${NAME:?why}`: no default, refused when unset or empty.
 REQUIRED = re.compile(r"\$\{([A-Z_]+):\?[^}]+\}")
@@ -57,8 +57,8 @@ def last_stage() -> dict[str, str]:
     return dict(found[start:])
 
 
-def test_four_services_are_there_and_nothing_else() -> None:
-    """PostgreSQL 17, Redis 7, the worker and Flower make up the whole."""
+def test_these_services_are_there_and_nothing_else() -> None:
+    """PostgreSQL 17, Redis 7, the worker, Flower, Prometheus and Grafana make up the whole."""
     found = services()
     assert list(found) == SERVICES
     assert found["postgres"]["image"] == "postgres:17"
@@ -92,6 +92,7 @@ def test_ours_start_once_postgres_and_redis_are_healthy(service: str) -> None:
         ("flower", "BACKFILL_DATABASE_URL", "POSTGRES_PASSWORD"),
         ("flower", "BACKFILL_REDIS_URL", "REDIS_PASSWORD"),
         ("flower", "FLOWER_BASIC_AUTH", "FLOWER_BASIC_AUTH"),
+        ("grafana", "GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_PASSWORD"),
     ],
 )
 def test_passwords_are_required_from_outside(service: str, variable: str, secret: str) -> None:
@@ -123,12 +124,17 @@ def test_redis_keeps_what_it_is_given() -> None:
 
 
 def test_data_is_on_named_volumes() -> None:
-    """PostgreSQL and Redis keep their data where `docker compose down` leaves it."""
+    """What the services keep is where `docker compose down` leaves it; the rest is read only."""
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     named = set(yaml.safe_load(text)["volumes"])
-    mounted = {volume for name in ("postgres", "redis") for volume in services()[name]["volumes"]}
-    assert {volume.split(":")[0] for volume in mounted} == named
-    assert len(named) == 2
+    mounts = [mount for service in services().values() for mount in service.get("volumes", ())]
+    kept = [mount for mount in mounts if not mount.startswith("./")]
+    assert {mount.split(":")[0] for mount in kept} == named
+    assert len(kept) == len(named) == 4
+    for mount in set(mounts) - set(kept):
+        source, _, mode = mount.split(":")
+        assert (ROOT / source).exists(), mount
+        assert mode == "ro", mount
 
 
 def test_ports_are_bound_to_loopback_only() -> None:
@@ -145,7 +151,7 @@ def test_the_worker_has_more_time_to_stop_than_a_task_may_take() -> None:
     """I5: a worker told to stop can finish its task before it is killed, with room to spare."""
     worker = services()["worker"]
     assert seconds(worker["stop_grace_period"]) >= 3 * TASK_SECONDS
-    assert worker["command"] == ["worker"]
+    assert worker["command"][0] == "worker"
     assert worker["init"] is True
     assert "entrypoint" not in worker
 
@@ -158,9 +164,9 @@ def test_flower_shows_our_pages_and_asks_for_a_login() -> None:
     assert "entrypoint" not in flower
 
 
-@pytest.mark.parametrize("service", ["worker", "flower"])
-def test_ours_have_no_rights_to_spare(service: str) -> None:
-    """A container of ours has no capability and cannot gain one."""
+@pytest.mark.parametrize("service", ["worker", "flower", "prometheus", "grafana"])
+def test_what_needs_no_rights_has_none(service: str) -> None:
+    """Its container has no capability and cannot gain one."""
     assert services()[service]["cap_drop"] == ["ALL"]
     assert services()[service]["security_opt"] == ["no-new-privileges:true"]
 
@@ -226,6 +232,7 @@ if shutil.which("docker-compose"):
         "POSTGRES_PASSWORD": "postgres1",
         "REDIS_PASSWORD": "redis1",
         "FLOWER_BASIC_AUTH": "flower:flower1",
+        "GRAFANA_PASSWORD": "grafana1",
     }
 
     def compose_config(tmp_path: Path, secrets: dict[str, str]) -> subprocess.CompletedProcess[str]:
