@@ -1,7 +1,8 @@
 """The exporter: reads views of all databases when Prometheus asks, and tells them as metrics.
 
-1. A scrape never raises, and is answered within SCRAPE_SECONDS: what has not been read by then
-   counts as unreadable (`backfill_up` 0).
+1. A scrape never raises, and is answered within SCRAPE_SECONDS: of what has not been read by then
+   the last scrape's reading is told, if it came in the last LATE_SECONDS; else it counts as
+   unreadable (`backfill_up` 0).
 2. It costs the database next to nothing: live runs come from Redis, where their pictures are
    renewed once a second whoever looks; which runs have ended is asked of the ledger every
    ENDED_AGE_SECONDS. Without Redis the ledger is read instead, once a second at most (gallery.py).
@@ -33,6 +34,8 @@ log = structlog.get_logger("backfill")
 
 #: Prometheus gives a scrape ten seconds by default; whoever waits inside of Flower waits for all.
 SCRAPE_SECONDS = 2.0
+#: What came too late for the scrape that asked for it serves a later one for so long.
+LATE_SECONDS = 30.0
 #: Which runs have ended is asked so often; of one that was live a moment ago, at once.
 ENDED_AGE_SECONDS = 15.0
 #: How it ended is read anew so often: its quarantine may be accepted later.
@@ -73,7 +76,7 @@ class RunsCollector(Collector):
         families = Families()
         families.version(self._version)
         for database, reading in readings:
-            view = database.wait(reading, deadline)
+            view = database.view(reading, deadline)
             if view is None:
                 families.unread(database.name)
             else:
@@ -114,6 +117,7 @@ class _Errand(Generic[T]):
         self._lock = threading.Lock()
         self._newest: Future[T] | None = None
         self._begun_at = 0.0
+        self._last: tuple[float, T] | None = None
 
     def begin(self, *, age_seconds: float = 0.0) -> Future[T]:
         """Begin to read, unless it is being read, or was a moment ago."""
@@ -139,9 +143,16 @@ class _Errand(Generic[T]):
     def _age_seconds(self) -> float:
         return time.monotonic() - self._begun_at
 
+    def last(self, age_seconds: float) -> T | None:
+        """What was read last; None where that is longer ago."""
+        last = self._last
+        return last[1] if last and time.monotonic() - last[0] < age_seconds else None
+
     def _run(self, future: Future[T]) -> None:
         try:
-            future.set_result(self._read())
+            found = self._read()
+            self._last = (time.monotonic(), found)
+            future.set_result(found)
         except Exception as error:  # noqa: BLE001 - who waits is told: a scrape never raises
             future.set_exception(error)
 
@@ -163,10 +174,17 @@ class _Database:
         self._ended_pictures: dict[str, tuple[float, Picture]] = {}
 
     def begin(self) -> Future[View]:
-        """Begin to read, for `wait`."""
+        """Begin to read, for `view`."""
         return self._reading.begin()
 
-    def wait(self, reading: Future[T], deadline: float) -> T | None:
+    def view(self, reading: Future[View], deadline: float) -> View | None:
+        """What was read by then, or a moment ago where this takes longer; None: neither."""
+        view = self._wait(reading, deadline)
+        if view is None and not reading.done():
+            return self._reading.last(LATE_SECONDS)
+        return view
+
+    def _wait(self, reading: Future[T], deadline: float) -> T | None:
         """What was read by then (of time.monotonic); None: nothing, and the log says why."""
         try:
             return reading.result(timeout=max(0.0, deadline - time.monotonic()))
@@ -213,7 +231,7 @@ class _Database:
         age_seconds = 0.0 if self._live - live else ENDED_AGE_SECONDS
         self._live = live
         reading = self._reading_ended.begin(age_seconds=age_seconds)
-        found = self.wait(reading, time.monotonic() + SCRAPE_SECONDS / 2)
+        found = self._wait(reading, time.monotonic() + SCRAPE_SECONDS / 2)
         if found is not None:
             self._ended = found
         return self._ended

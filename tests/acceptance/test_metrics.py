@@ -26,7 +26,7 @@ JOBS = """
 class Count(Job):
     source = Table("item", columns=["n"])
     target = Update("n")
-    options = Options(batch_rows=50, slice_rows=500, concurrency=4, rate="1000/s",
+    options = Options(batch_rows=50, slice_rows=500, concurrency=4, rate="500/s",
                       quarantine_share=1.0)
 
     def transform(self, row):
@@ -95,13 +95,16 @@ def test_metrics_say_what_the_ledger_says_over_a_kill_and_a_restart(crew: Crew) 
         written.append(rows(found, run).get("written", 0))
         return found
 
-    crew.wait_for_rows(run, 1_500)
+    crew.wait_for_rows(run, 500)
     crew.wait(lambda: rows(ask(second), run).get("written"), "rows are told")
     both = ask(first), ask(second)
     # each of them tells of both workers
     assert [found.value("backfill_workers") for found in both] == [2, 2]
     assert both[0].now("backfill_state", "state", run=run) == {"running"}
-    assert both[0].now("backfill_limited", "reason", run=run) == {"rate"}
+    crew.wait(
+        lambda: ask(first).now("backfill_limited", "reason", run=run) == {"rate"},
+        "its rate is reached, and limits it",
+    )
     known = "backfill_eta_seconds"
     crew.wait(lambda: ask(first).value(known, run=run) is not None, "its end is known")
     first.kill()

@@ -44,8 +44,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def collector(crew: Crew) -> Iterator[RunsCollector]:
-    """The collector of the crew's project."""
-    with closing(RunsCollector(crew.project)) as made:
+    """The collector of the crew's project, with time enough for a busy machine."""
+    with closing(RunsCollector(crew.project, seconds=20.0)) as made:
         yield made
 
 
@@ -414,6 +414,34 @@ def test_without_both_it_says_so_in_time_and_raises_nothing(crew: Crew) -> None:
             assert found.by("backfill_up", "database") == {"default": 0}
             assert found.series("backfill_state") == {}
             assert len(found.series("backfill_build_info")) == 1
+
+
+def test_what_came_too_late_serves_the_next_scrape(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = crew.enqueue("count")
+    let_go = threading.Event()
+    with closing(RunsCollector(crew.project, seconds=0.1)) as collector:
+        gallery = collector._databases[0]._open()
+        overview = gallery.overview
+
+        def slow() -> Overview:
+            let_go.wait(30)
+            return overview()
+
+        monkeypatch.setattr(gallery, "overview", slow)
+        assert collected(collector).by("backfill_up", "database") == {"default": 0}
+        reading = collector._databases[0].begin()
+        let_go.set()
+        reading.result(timeout=30)
+        let_go.clear()
+        found = collected(collector)
+        assert found.by("backfill_up", "database") == {"default": 1}
+        assert found.now("backfill_state", "state", run=run) == {"queued"}
+        monkeypatch.setattr(exporter, "LATE_SECONDS", 0.0)
+        assert collected(collector).by("backfill_up", "database") == {"default": 0}
+        let_go.set()
+        collector._databases[0].begin().result(timeout=30)
 
 
 def test_a_database_that_cannot_be_opened_is_told_and_tried_again(crew: Crew) -> None:
