@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,10 +82,3 @@ def told_within(collector: RunsCollector, seconds: float) -> Iterable[Metric]:
     took = time.monotonic() - began
     assert took < seconds, f"a scrape took {took:.1f} s"
     return found
-
-
-def free_port() -> int:
-    """A port that nobody has just now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -11,6 +11,7 @@ from tornado.web import url
 
 from backfill.flower.handlers import (
     ActionJson,
+    Metrics,
     OverviewJson,
     OverviewPage,
     QuarantineJson,
@@ -49,6 +50,7 @@ class Backfills(Flower):
             url(rf"/backfills/api/run/{_RUN}/quarantine", QuarantineJson),
             url(rf"/backfills/api/run/{_RUN}/([a-z-]+)", ActionJson),
             url(r"/backfills/static/(.+)", Static, {"path": str(STATIC)}, name="backfills_static"),
+            url(r"/metrics", Metrics),
         ]
         prefix = options.url_prefix
         # Flower's last handler answers everything, so ours are looked at before all of its own

@@ -9,6 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flower.views import BaseHandler
+from flower.views.monitor import Metrics as FlowerMetrics
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated
 
 from backfill.errors import BackfillError, ExitCode
@@ -218,3 +221,16 @@ class Static(StaticFileHandler):
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-cache")
+
+
+class Metrics(FlowerMetrics):
+    """Flower's own metrics with those of runs (watch/exporter.py), which may wait for a server.
+
+    So they are read in a thread; and the type says which form it is, which Prometheus 3 asks for.
+    """
+
+    async def get(self) -> None:
+        self.application.purge_offline_worker_metrics()
+        told = await self.application.house.ask(generate_latest)
+        self.set_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
+        self.write(told)

@@ -16,6 +16,7 @@ from backfill.flower.app import Backfills
 from backfill.flower.house import House
 from backfill.job.suggestion import did_you_mean
 from backfill.project import Project
+from backfill.watch.exporter import register
 from backfill.worker.app import make_app
 
 #: What our tasks say: their result is the run's progress. The uuid leads to a task's page.
@@ -43,6 +44,7 @@ def start(project: Project, flags: Sequence[str], *, say: Callable[[str], None])
     capp = make_app(project)
     _set_options(project, flags)
     house = House(project)
+    metrics = register(project)
     try:
         app = Backfills(house, options=options, capp=capp, **flower_settings)
         signal.signal(signal.SIGTERM, command.sigterm_handler)
@@ -54,6 +56,7 @@ def start(project: Project, flags: Sequence[str], *, say: Callable[[str], None])
         finally:
             app.stop()
     finally:
+        metrics.close()
         house.close()
     return 0
 

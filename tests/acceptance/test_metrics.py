@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from backfill.engine import lifecycle
+from backfill.local.process import free_port
 from backfill.model import PauseCause, RunState
 from backfill.watch.metrics import METRICS, OUTCOMES
 from tests.acceptance.conftest import MakeCrew
 from tests.acceptance.crew import Crew, Worker
-from tests.metrics import Scrape, free_port, scraped
+from tests.metrics import Scrape, scraped
 from tests.programs import program
 
 ROWS = 6_000
@@ -188,7 +189,7 @@ def test_a_port_that_is_in_use_ends_the_worker_before_it_begins(crew: Crew) -> N
     done = subprocess.run(
         [sys.executable, "-m", "backfill", "worker", f"--metrics-port={station.port}"],
         cwd=crew.folder,
-        env=crew._environ,
+        env=crew.environ,
         capture_output=True,
         text=True,
         timeout=60,
