@@ -24,11 +24,12 @@ from prometheus_client.registry import Collector
 
 from backfill.errors import BackfillError, UsageError
 from backfill.events import Event
+from backfill.pg.connect import Connection
 from backfill.pg.pictures import read_ended
 from backfill.settings import Settings
 from backfill.watch.gallery import Gallery
 from backfill.watch.metrics import ENDED_SECONDS, METRICS, MOST_RUNS, Families, View
-from backfill.watch.picture import Overview, Picture
+from backfill.watch.picture import Overview, Picture, read_picture
 
 log = structlog.get_logger("backfill")
 
@@ -214,7 +215,7 @@ class _Database:
         overview = gallery.overview()
         # the newest: they are the last that anybody has looked at
         newest = list(reversed(overview.live))[:MOST_RUNS]
-        pictures = [one for run in newest if (one := _picture(gallery.picture, run))]
+        pictures = [one for run in newest if (one := _picture(gallery, run))]
         shown = {*overview.live, *(one.progress.run.id for one in pictures)}
         pictures += [one for one in self._how_ended(overview) if one.progress.run.id not in shown]
         pictures = pictures[:MOST_RUNS]
@@ -229,34 +230,36 @@ class _Database:
         """Those that ended of late, as they were last read where the ledger does not answer."""
         live = set(overview.live)
         age_seconds = 0.0 if self._live - live else ENDED_AGE_SECONDS
-        self._live = live
         reading = self._reading_ended.begin(age_seconds=age_seconds)
         found = self._wait(reading, time.monotonic() + SCRAPE_SECONDS / 2)
         if found is not None:
-            self._ended = found
+            self._live, self._ended = live, found
         return self._ended
 
     def _read_ended(self) -> list[Picture]:
-        gallery = self._open()
-        runs = gallery.read_ledger(
-            lambda conn: read_ended(
+        gallery, now = self._open(), time.monotonic()
+
+        def read(conn: Connection) -> dict[str, tuple[float, Picture]]:
+            found = {}
+            for run in read_ended(
                 conn, gallery.ledger, within_seconds=ENDED_SECONDS, limit=MOST_RUNS
-            )
-        )
-        now = time.monotonic()
-        kept = {run: self._ended_pictures[run] for run in runs if run in self._ended_pictures}
-        for run in runs:
-            if run in kept and now - kept[run][0] < ENDED_PICTURE_SECONDS:
-                continue
-            picture = _picture(gallery.from_ledger, run)
-            if picture is not None and not picture.progress.run.run_state.is_live:
-                kept[run] = (now, picture)
-        self._ended_pictures = kept
-        return [kept[run][1] for run in runs if run in kept]
+            ):
+                kept = self._ended_pictures.get(run)
+                if kept is None or now - kept[0] > ENDED_PICTURE_SECONDS:
+                    picture = read_picture(
+                        conn, gallery.ledger, run, database=self.name, snapshot=None
+                    )
+                    kept = (now, picture)
+                found[run] = kept
+            return found
+
+        # not by the gallery's own memory: a moment ago it may have seen the run alive
+        self._ended_pictures = gallery.read_ledger(read)
+        return [picture for _, picture in self._ended_pictures.values()]
 
 
-def _picture(read: Callable[[str], Picture], run: str) -> Picture | None:
+def _picture(gallery: Gallery, run: str) -> Picture | None:
     try:
-        return read(run)
+        return gallery.picture(run)
     except UsageError:  # somebody has deleted it meanwhile
         return None
