@@ -27,7 +27,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import redis
@@ -49,6 +49,8 @@ AWAY_SECONDS = 2.0
 PICTURE_SECONDS = 4.0
 #: So many seconds of a run are kept one by one.
 MOST_RECENT = 300
+#: So many of them come with a run's progress: they say how steady its rate is.
+RECENT_READ = 60
 #: Time constant of the decayed rate. After three of them without a batch it begins anew.
 RATE_SECONDS = 10.0
 #: A rate seen for a shorter time is noise.
@@ -148,10 +150,12 @@ class Snapshot:
 
     Attributes:
         rows_per_second: keys settled per second, of late; None while too little has been seen.
+        recent: how far it was in each of the last RECENT_READ seconds, as `publish` was given it.
     """
 
     counts: Counts
     rows_per_second: float | None
+    recent: Sequence[str] = ()
 
 
 T = TypeVar("T")
@@ -233,9 +237,13 @@ class Checkpoint:
         """A run's progress; the rate decays with the time since the last batch."""
 
         def read() -> Snapshot | None:
-            fields = cast("dict[str, str]", self._redis.hgetall(self._run(run)))
-            seconds, micros = self._redis.time()
-            return _snapshot(fields, now=seconds + micros / 1e6)
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hgetall(self._run(run))
+                pipe.time()
+                pipe.lrange(f"{self._run(run)}:recent", -RECENT_READ, -1)
+                fields, (seconds, micros), recent = pipe.execute()
+            found = _snapshot(fields, now=seconds + micros / 1e6)
+            return None if found is None else replace(found, recent=recent)
 
         return self._try(read)
 

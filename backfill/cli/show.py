@@ -85,6 +85,42 @@ def local_time(at: datetime) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def roughly(seconds: float) -> str:
+    """`8.3 s`, `45 s`, `12 min`, `2.1 h`, `3.5 d`: no more digits than an estimate has."""
+    number, unit = _rough(seconds, seconds)
+    return f"{number} {unit}"
+
+
+def left(progress: Progress, *, with_interval: bool = True) -> str:
+    """`about 12 min left (10 to 15 min)`; empty for a run that does not work."""
+    eta = progress.eta
+    if eta is None:
+        return "time left not known yet" if progress.run.run_state.is_working else ""
+    told, unit = _rough(eta.seconds, eta.seconds)
+    about = f"about {told} {unit} left"
+    if not with_interval:
+        return about
+    if eta.high_seconds is None:
+        return f"{about}, or not in its hours"
+    low, high = (_rough(end, eta.seconds)[0] for end in (eta.low_seconds, eta.high_seconds))
+    return f"{about} ({low} to {high} {unit})"
+
+
+def _rough(seconds: float, beside: float) -> tuple[str, str]:
+    """A number and its unit, which is that of the number that it stands beside."""
+    if beside < 10:
+        return f"{max(0.0, seconds):.1f}", "s"
+    if beside < 120:
+        return f"{seconds:.0f}", "s"
+    if beside < 600:
+        return f"{seconds / 60:.1f}", "min"
+    if beside < 2 * 3600:
+        return f"{seconds / 60:.0f}", "min"
+    if beside < 48 * 3600:
+        return f"{seconds / 3600:.1f}", "h"
+    return f"{seconds / 86400:.1f}", "d"
+
+
 def state(progress: Progress) -> str:
     """`running`, `running (25 % of full speed)`, `paused (quarantine)`."""
     run = progress.run

@@ -11,7 +11,7 @@ import click
 from backfill.cli import show
 from backfill.cli.options import json_option, run_argument
 from backfill.cli.session import Session, pass_session
-from backfill.watch.words import counts_sum, duration
+from backfill.watch.words import counts_sum
 
 if TYPE_CHECKING:
     from backfill.checkpoint import Checkpoint
@@ -34,8 +34,9 @@ def status(
 
     JSON of a run: {"run", "job", "label", "state", "executor", "requested_by", "params", "options",
     "total_rows", "total_is_exact", "share", "counts", "slices", "held", "rows_per_second",
-    "eta_seconds", "eta_at", "limited_by", "speed", "signals", "pauses", "workers", "failure",
-    "created_at", "started_at", "finished_at", "source", "database", "quarantine": {"open", "all"}}.
+    "eta_seconds", "eta_low_seconds", "eta_high_seconds", "eta_at", "limited_by", "speed",
+    "signals", "pauses", "workers", "failure", "created_at", "started_at", "finished_at", "source",
+    "database", "quarantine": {"open", "all"}}.
     Of the list: {"runs": […]}.
     """
     if run_text is None:
@@ -125,10 +126,9 @@ def _show(desk: Desk, progress: Progress) -> None:
 
 
 def _progress(progress: Progress) -> str:
-    eta = progress.eta_seconds
     estimate = "" if progress.run.total_is_exact or progress.total_rows is None else " (estimated)"
-    left = "" if eta is None else f", about {duration(eta)} left"
-    return f"{progress.line()}{estimate}{left}"
+    left = show.left(progress)
+    return f"{progress.line()}{estimate}{f', {left}' if left else ''}"
 
 
 def _slices(progress: Progress) -> str:

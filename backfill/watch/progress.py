@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, Pause, Run, Totals, get_run, pauses, totals, workers
 from backfill.pg.samples import Sample, read_samples
 from backfill.pg.slices import held_by_all
+from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, estimate
 from backfill.watch.limits import Limit, Slots, in_words, limits
 
 #: A worker that was not seen for so long is not counted.
@@ -36,6 +38,7 @@ class Progress:
         committed: the counts as the ledger had them at that time, also where `counts` are the
             checkpoint's; None: another version's picture does not say.
         progress_at: when a slice last came forward; None: there is none yet, or as above.
+        rates: keys per second as they were in each of the last seconds, oldest first.
     """
 
     run: Run
@@ -52,6 +55,7 @@ class Progress:
     slots: Slots | None = None
     committed: Counts | None = None
     progress_at: datetime | None = None
+    rates: Sequence[float] = ()
 
     @property
     def label(self) -> str:
@@ -78,30 +82,57 @@ class Progress:
         return min(0.999, self.counts.settled / self.total_rows)
 
     @property
+    def eta(self) -> Eta | None:
+        """When it will be at its end, working only in its hours; None when that is not known.
+
+        At the present rate; a run that nothing but its hours pauses has its usual one.
+        """
+        return self._eta_within(_hours(self.run))
+
+    def _eta_within(self, hours: Hours) -> Eta | None:
+        """The same, had it these hours to go on."""
+        run, is_working = self.run, self.run.run_state.is_working
+        if self.total_rows is None or not (is_working or self._only_waits_for_hours):
+            return None
+        if run.run_state is RunState.RUNNING and self._is_past_estimate:
+            return None
+        placed = sum(self.by_phase.values())
+        unchecked = 1 - self.by_phase.get("done", 0) / placed if placed else 1.0
+        is_at_its_end = run.run_state in {RunState.SWEEPING, RunState.VERIFYING}
+        return estimate(
+            self.at,
+            hours,
+            left_rows=max(0, self.total_rows - self.counts.settled),
+            unchecked_rows=round(self.total_rows * unchecked),
+            # few rows are settled while it sweeps and checks, which makes it no slower
+            rate=self.usual_rate if is_at_its_end or not is_working else self.rows_per_second,
+            rates=self.rates if is_working and not is_at_its_end else (),
+            seen_seconds=None
+            if run.started_at is None
+            else _hours(run).working_seconds(run.started_at, self.at),
+            further_share=(0.0 if is_working else USUAL_SHARE)
+            + (0.0 if run.total_is_exact else ESTIMATED_SHARE),
+        )
+
+    @property
     def eta_seconds(self) -> float | None:
         """Seconds to the end, those included in which it may not work; None when not known."""
-        return None if self.eta_at is None else (self.eta_at - self.at).total_seconds()
+        return None if self.eta is None else self.eta.seconds
 
     @property
     def eta_at(self) -> datetime | None:
-        """When it will be at its end, working only in its hours; None when that is not known.
-
-        At the present rate; a run that nothing but its hours pauses has its usual one. In UTC.
-        """
-        left = self._seconds_left
-        return None if left is None else _hours(self.run).finish(self.at, left)
+        """When it will be at its end, in UTC; None when not known."""
+        return None if self.eta is None else self.eta.at
 
     @property
-    def _seconds_left(self) -> float | None:
-        """Those of work; None when that is not known."""
-        rate = self.rows_per_second
-        if not self.run.run_state.is_working:
-            rate = (
-                self.usual_rate if {p.cause for p in self.pauses} == {PauseCause.WINDOW} else None
-            )
-        if not rate or self.total_rows is None or rate < 0.01:
-            return None
-        return (self.total_rows - self.counts.settled) / rate
+    def _only_waits_for_hours(self) -> bool:
+        return {pause.cause for pause in self.pauses} == {PauseCause.WINDOW}
+
+    @property
+    def _is_past_estimate(self) -> bool:
+        """True when there are more rows than the statistics had said: nobody knows how many."""
+        total = self.run.total_rows
+        return not self.run.total_is_exact and total is not None and self.counts.paged > total
 
     @property
     def limits(self) -> list[Limit]:
@@ -136,11 +167,10 @@ class Progress:
     @property
     def will_miss_until(self) -> bool:
         """True when at its rate, known, it will not be at its end before its `until`."""
-        return (
-            _hours(self.run).until is not None
-            and self._seconds_left is not None
-            and self.eta_at is None
-        )
+        hours = _hours(self.run)
+        if hours.until is None or self.eta is not None:
+            return False
+        return self._eta_within(replace(hours, until=None)) is not None
 
     def line(self) -> str:
         """`flights.departs_at 41 % 137,800/336,776, 21,400 rows/s`."""
@@ -154,7 +184,7 @@ class Progress:
 
     def to_json(self) -> dict[str, Any]:
         """Stable: names are added, never changed. Times in UTC, ISO 8601; durations in seconds."""
-        run = self.run
+        run, eta = self.run, self.eta
         return {
             "run": run.id,
             "job": run.job,
@@ -171,8 +201,10 @@ class Progress:
             "slices": dict(self.by_phase),
             "held": self.held,
             "rows_per_second": self.rows_per_second,
-            "eta_seconds": self.eta_seconds,
-            "eta_at": utc(self.eta_at),
+            "eta_seconds": None if eta is None else eta.seconds,
+            "eta_low_seconds": None if eta is None else eta.low_seconds,
+            "eta_high_seconds": None if eta is None else eta.high_seconds,
+            "eta_at": None if eta is None else utc(eta.at),
             "limited_by": self.limited_by,
             "speed": run.speed,
             "signals": [
@@ -302,6 +334,7 @@ def read_within(
         slots=None if max_slots is None else _slots(conn, ledger, run, total, max_slots),
         committed=total.counts,
         progress_at=total.progress_at,
+        rates=() if snapshot is None else _rates(snapshot.recent),
     )
 
 
@@ -313,6 +346,12 @@ def _slots(conn: Connection, ledger: Ledger, run: Run, total: Totals, most: int)
         held=total.held,
         is_more_to_do=placed > total.held or not run.frontier_done,
     )
+
+
+def _rates(recent: Sequence[str]) -> list[float]:
+    """Those of points as they are packed (picture.py), while it worked."""
+    found = [json.loads(point).get("rows_per_second") for point in recent]
+    return [rate for rate in found if rate]
 
 
 def _seconds(run: Run) -> float | None:
