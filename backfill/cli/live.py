@@ -1,135 +1,162 @@
-"""Following a run: reading its progress again and again, and showing it while it changes."""
+"""Following runs: looking at their pictures again and again, and showing them while they change."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from itertools import accumulate
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import click
-
-from backfill.cli.show import json_line, share, signals, state
+from backfill.cli.display import Display
+from backfill.cli.scene import View
+from backfill.cli.show import state
 from backfill.errors import ExitCode, UnreachableError, WaitTimeoutError
-from backfill.model import PauseCause, RunState, SignalState
+from backfill.model import PauseCause, RunState
 from backfill.watch.words import counts_sum, duration
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.live import Live
-
-    from backfill.pg.connect import Connection
+    from backfill.cli.charts import Marks
     from backfill.project import Desk, Project
+    from backfill.watch.gallery import Gallery
+    from backfill.watch.picture import Picture
     from backfill.watch.progress import Progress
 
-#: How often a terminal is drawn anew, and a line is printed where there is none.
-DRAW_SECONDS = 0.25
-LINE_SECONDS = 1.0
+#: How often pictures are looked at: workers renew them each second.
+LOOK_SECONDS = 0.5
 #: Followers go on trying for so long while the database is away, as a crew does.
 PATIENCE_SECONDS = 120.0
 #: The rate shown is that of the last seconds.
 RATE_SECONDS = 10.0
-#: Signals that are drawn so that they are seen.
-_COMPLAINS = {SignalState.SLOW, SignalState.STOP, SignalState.UNREADABLE}
+#: So many marks of our own are kept, a second each.
+MOST_MARKS = 300
+
+
+def gallery_of(project: Project, desk: Desk, *, live: bool = True) -> Gallery:
+    """The pictures of a desk's runs, to be closed.
+
+    Args:
+        live: from Redis, too: for runs that workers work on.
+    """
+    from backfill.watch.gallery import Gallery
+
+    return Gallery(
+        desk.database,
+        desk.ledger,
+        connect=desk.connect,
+        checkpoint=project.checkpoint(desk.ledger) if live else None,
+        max_slots=project.settings.database(desk.database).max_slots,
+    )
 
 
 class Reader:
-    """Reads one run's progress; outlives a connection that is lost.
+    """Looks at one run again and again; outlives a database that is away for a while.
 
     Args:
-        live: read the checkpoint, too: for a run that workers work on.
+        gallery: closed by its owner.
     """
 
-    def __init__(self, project: Project, desk: Desk, run: str, *, live: bool) -> None:
-        self._project = project
-        self._desk = desk
-        self._run = run
-        self._checkpoint = project.checkpoint(desk.ledger) if live else None
+    def __init__(self, gallery: Gallery, run: str) -> None:
+        self._gallery = gallery
+        self.run = run
+        self._last: Picture | None = None
         self._away_since: float | None = None
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._checkpoint is not None:
-            self._checkpoint.close()
-        self._desk.conn.close()
+        self._own: deque[tuple[datetime, int, float | None]] = deque(maxlen=MOST_MARKS)
+        self._marks: Marks = ()
 
     @property
-    def conn(self) -> Connection:
-        """A connection that is open, as far as can be known.
+    def misses_redis(self) -> bool:
+        """True while Redis does not answer."""
+        return self._gallery.misses_redis
+
+    def read(self, *, with_marks: bool = False, now: bool = False) -> View | None:
+        """The run as it is; as it was while the database is away; None: it was not seen yet.
+
+        Args:
+            with_marks: say how far it was before, too.
+            now: as the ledger has it at this moment.
 
         Raises:
-            UnreachableError: the database does not answer.
+            UnreachableError: the database has been away for too long.
         """
-        if self._desk.conn.closed:
-            self._desk = replace(self._desk, conn=self._desk.connect())
-        return self._desk.conn
-
-    def read(self) -> Progress | None:
-        """The progress now; None while the database is away.
-
-        Raises:
-            UnreachableError: it has been away for too long.
-        """
-        import psycopg
-
         try:
-            _ = self.conn
-            found = self._project.progress(self._desk, self._run, checkpoint=self._checkpoint)
-        except (psycopg.OperationalError, UnreachableError) as error:
-            now = time.monotonic()
-            self._away_since = self._away_since or now
-            self._desk.conn.close()
-            if now - self._away_since > PATIENCE_SECONDS:
-                raise UnreachableError(
-                    f"the database has been away for {PATIENCE_SECONDS:.0f} s",
-                    remedy="The run is in it, as far as it came: look again when it is back.",
-                ) from error
-            return None
+            picture = (
+                self._gallery.from_ledger(self.run, seconds=0.0)
+                if now
+                else self._gallery.picture(self.run)
+            )
+            is_new = self._last is None or picture.progress.at != self._last.progress.at
+            if is_new:
+                picture = self._remember(picture)
+                if with_marks:
+                    self._marks = self._all_marks()
+        except UnreachableError as error:
+            self._bear(error)
+            return (
+                None
+                if self._last is None
+                else View(picture=self._last, marks=self._marks, is_away=True)
+            )
         self._away_since = None
-        return self._with_rate(found) if found.source == "ledger" else found
+        if self._last is None or is_new:
+            self._last = picture
+        return View(picture=self._last, marks=self._marks)
 
-    def _with_rate(self, found: Progress) -> Progress:
-        """The ledger knows only the average since the beginning; we have seen the last seconds."""
+    def settled(self) -> View:
+        """The run as the ledger has it now; waits while the database is away.
+
+        Raises:
+            UnreachableError: it is away for too long.
+        """
+        while (view := self.read(now=True)) is None or view.is_away:
+            time.sleep(LOOK_SECONDS)
+        return view
+
+    def _bear(self, error: UnreachableError) -> None:
         now = time.monotonic()
-        self._samples.append((now, found.counts.settled))
-        while now - self._samples[0][0] > RATE_SECONDS:
-            self._samples.popleft()
-        since, settled = self._samples[0]
-        if now - since < 1.0 or not found.run.run_state.is_working:
-            return found
-        return replace(
-            found, rows_per_second=max(0.0, (found.counts.settled - settled) / (now - since))
-        )
+        self._away_since = self._away_since or now
+        if now - self._away_since > PATIENCE_SECONDS:
+            raise UnreachableError(
+                f"the database has been away for {PATIENCE_SECONDS:.0f} s",
+                remedy="The run is in it, as far as it came: look again when it is back.",
+            ) from error
 
+    def _remember(self, picture: Picture) -> Picture:
+        """Keep how far it is; the ledger knows only the average, we have seen the last seconds."""
+        progress = picture.progress
+        rate = self._rate(progress)
+        self._own.append((progress.at, progress.counts.settled, rate))
+        if progress.source == "checkpoint" or rate is None:
+            return picture
+        rates = [known for _, _, known in list(self._own)[-60:] if known]
+        return replace(picture, progress=replace(progress, rows_per_second=rate, rates=rates))
 
-class Display:
-    """Shows a run's progress while it changes: a bar on a terminal, else at most a line a second.
+    def _rate(self, progress: Progress) -> float | None:
+        """Keys per second over the last RATE_SECONDS that we have seen."""
+        if not progress.run.run_state.is_working:
+            return None
+        for at, settled, _ in self._own:
+            seconds = (progress.at - at).total_seconds()
+            if 1.0 <= seconds <= RATE_SECONDS:
+                return max(0.0, (progress.counts.settled - settled) / seconds)
+        return None
 
-    Args:
-        as_json: lines of JSON instead, on a terminal, too.
-    """
+    def _all_marks(self) -> Marks:
+        """What is known of its course, and what we have seen ourselves."""
+        pulses, recent = self._gallery.points(self.run)
+        known = [(one.at, one.settled) for one in (*pulses, *recent)]
+        known += [(at, settled) for at, settled, _ in self._own]
+        known.sort()
+        # Redis that comes back may tell what was long ago, until workers write to it again
+        most = accumulate((settled for _, settled in known), max)
+        return [(at, settled) for (at, _), settled in zip(known, most, strict=True)]
 
-    def __init__(self, *, as_json: bool = False) -> None:
-        self._as_json = as_json
-        self._live: Live | None = None
-        self._shown_at = float("-inf")
-        self._last = ""
-        self._note = ""
+    # -- as a context -----------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-        if not self._as_json and console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, auto_refresh=False, transient=True)
-            self._live.__enter__()
         return self
 
     def __exit__(
@@ -138,103 +165,7 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.__exit__(kind, error, trace)
-
-    @property
-    def is_due(self) -> bool:
-        """True when it is time to show something again."""
-        pause = LINE_SECONDS if self._live is None else DRAW_SECONDS
-        return time.monotonic() - self._shown_at >= pause
-
-    def note(self, text: str) -> None:
-        """Show a sentence from now on."""
-        self._note = text
-        if self._live is None:
-            click.echo(text, err=True)
-
-    def show(self, progress: Progress | None) -> None:
-        """Show the progress; None: the database is away."""
-        self._shown_at = time.monotonic()
-        if self._live is not None:
-            self._live.update(_drawn(progress, self._note), refresh=True)
-            return
-        if self._as_json:
-            line = json_line(None if progress is None else progress.to_json())
-        else:
-            line = _line(progress)
-        # a run that stands still needs no line each second
-        if line != self._last and (progress is not None or not self._as_json):
-            self._last = line
-            click.echo(line)
-
-
-def _away() -> str:
-    return "the database does not answer; trying again"
-
-
-def _line(progress: Progress | None) -> str:
-    if progress is None:
-        return _away()
-    parts = [f"{progress.run.id}: {progress.line()}"]
-    if progress.run.run_state is not RunState.RUNNING:
-        parts.append(state(progress))
-    if progress.eta_seconds is not None:
-        parts.append(f"about {duration(progress.eta_seconds)} left")
-    if _is_held_up(progress):
-        parts.append(progress.limited_by)
-    return ", ".join(parts)
-
-
-def _is_held_up(progress: Progress) -> bool:
-    """True when less is done now than could be, and a person should know why."""
-    is_unattended = progress.run.executor == "celery" and not progress.workers
-    return progress.run.run_state.is_live and (
-        bool(progress.pauses)
-        or is_unattended
-        or progress.run.speed < 1
-        or (progress.run.run_state is RunState.QUEUED and bool(progress.run.barrier))
-    )
-
-
-def _drawn(progress: Progress | None, note: str) -> Group:
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    lines: list[Text] = []
-    grid = Table.grid(padding=(0, 1))
-    if progress is None:
-        lines.append(Text(_away(), style="yellow"))
-    else:
-        counts, total = progress.counts, progress.total_rows
-        grid.add_row(
-            Text(progress.label, style="bold"),
-            ProgressBar(total=1.0, completed=progress.share or 0.0, width=30),
-            Text(share(progress)),
-            Text(f"{counts.settled:,}{'' if total is None else f'/{total:,}'}"),
-            Text(
-                ""
-                if progress.rows_per_second is None
-                else f"{progress.rows_per_second:,.0f} rows/s"
-            ),
-            Text(
-                ""
-                if progress.eta_seconds is None
-                else f"about {duration(progress.eta_seconds)} left"
-            ),
-        )
-        lines.append(Text(f"{progress.run.id}  {state(progress)}", style="dim"))
-        if _is_held_up(progress):
-            lines.append(Text(progress.limited_by, style="yellow"))
-        if counts.quarantined or counts.deferred:
-            lines.append(Text(counts_sum(counts), style="dim"))
-        for sample, line in zip(progress.signals, signals(progress.signals), strict=True):
-            lines.append(Text(line, style="yellow" if sample.state in _COMPLAINS else "dim"))
-    if note:
-        lines.append(Text(note, style="yellow"))
-    return Group(grid, *lines)
+        self._gallery.close()
 
 
 def exit_code(progress: Progress) -> ExitCode:
@@ -247,7 +178,7 @@ def exit_code(progress: Progress) -> ExitCode:
     return ExitCode.QUARANTINE if PauseCause.QUARANTINE in causes else ExitCode.REFUSED
 
 
-def tell_end(progress: Progress) -> None:
+def end_told(progress: Progress) -> str:
     """How it ended, what became of the rows, and what to type now."""
     run = progress.run
     seconds = (
@@ -256,11 +187,11 @@ def tell_end(progress: Progress) -> None:
         else None
     )
     took = "" if seconds is None else f" after {duration(seconds)}"
-    click.echo(f"{run.id} {state(progress)}{took}: {counts_sum(progress.counts)}")
-    for pause in progress.pauses:
-        click.echo(f"{pause.cause}: {pause.reason}\nends: {pause.ends}")
+    told = [f"{run.id} {state(progress)}{took}: {counts_sum(progress.counts)}"]
+    told += [f"{pause.cause}: {pause.reason}\nends: {pause.ends}" for pause in progress.pauses]
     if run.run_state is RunState.FAILED:
-        click.echo(f"{run.failure}\nmend it, then: backfill retry {run.id}")
+        told.append(f"{run.failure}\nmend it, then: backfill retry {run.id}")
+    return "\n".join(told)
 
 
 def follow(
@@ -270,7 +201,6 @@ def follow(
     *,
     is_over: Callable[[Progress], bool],
     timeout_seconds: float | None = None,
-    as_json: bool = False,
 ) -> ExitCode:
     """Show a run until `is_over`, and how it stands then.
 
@@ -278,36 +208,70 @@ def follow(
         WaitTimeoutError: it is not over in time.
         UnreachableError: the database is away for too long.
     """
-    with (
-        Reader(project, desk, run, live=True) as reader,
-        Display(as_json=as_json) as display,
-    ):
-        progress = _shown_until(reader, display, is_over, timeout_seconds)
-    if progress is None:
+    with Reader(gallery_of(project, desk), run) as reader, Display() as display:
+        return Watch([reader], display, is_over).to_the_end(timeout_seconds=timeout_seconds)
+
+
+#: The worst first: what is returned for several runs.
+_WORST = (ExitCode.FAILED, ExitCode.REFUSED, ExitCode.QUARANTINE, ExitCode.DONE)
+
+
+class Watch:
+    """Shows runs until all are over.
+
+    Args:
+        readers: of the runs; more may come while it watches.
+        is_over: true of a run that need not be watched any more.
+        more: readers of runs that have begun since it was last asked.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        display: Display,
+        is_over: Callable[[Progress], bool],
+        *,
+        more: Callable[[], Sequence[Reader]] = tuple,
+    ) -> None:
+        self._going = list(readers)
+        self._display = display
+        self._is_over = is_over
+        self._more = more
+        self._codes: list[ExitCode] = []
+
+    def to_the_end(self, *, timeout_seconds: float | None = None) -> ExitCode:
+        """The worst of the runs' exit codes.
+
+        Raises:
+            WaitTimeoutError: not all are over in time.
+            UnreachableError: a database is away for too long.
+        """
+        started = time.monotonic()
+        while timeout_seconds is None or time.monotonic() - started < timeout_seconds:
+            self._going += self._more()
+            views = [view for reader in list(self._going) if (view := self._look(reader))]
+            if self._display.is_due:
+                misses_redis = any(reader.misses_redis for reader in self._going)
+                self._display.show(views, misses_redis=misses_redis)
+            if not self._going:
+                return min(self._codes, key=_WORST.index)
+            time.sleep(LOOK_SECONDS)
+        run = self._going[0].run
         raise WaitTimeoutError(
             f"run {run} is not at its end after {timeout_seconds:g} s",
             remedy=f"It goes on. `backfill watch {run}` shows it,"
             f" `backfill status {run}` says what limits it.",
         )
-    if not as_json:
-        tell_end(progress)
-    return exit_code(progress)
 
-
-def _shown_until(
-    reader: Reader,
-    display: Display,
-    is_over: Callable[[Progress], bool],
-    timeout_seconds: float | None,
-) -> Progress | None:
-    """The progress with which it was over; None when the time was over first."""
-    started = time.monotonic()
-    while timeout_seconds is None or time.monotonic() - started < timeout_seconds:
-        progress = reader.read()
-        ended = progress is not None and is_over(progress)
-        if ended or display.is_due:
-            display.show(progress)
-        if ended:
-            return progress
-        time.sleep(DRAW_SECONDS)
-    return None
+    def _look(self, reader: Reader) -> View | None:
+        view = reader.read(with_marks=self._display.is_drawn)
+        if view is None or view.is_away or not self._is_over(view.progress):
+            return view
+        # a picture may be some seconds old; how a run ended is the ledger's to say
+        last = reader.read(now=True)
+        if last is None or last.is_away or not self._is_over(last.progress):
+            return view
+        self._going.remove(reader)
+        self._codes.append(exit_code(last.progress))
+        self._display.show_end(last, end_told(last.progress))
+        return None

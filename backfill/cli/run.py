@@ -8,13 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import click
 
-from backfill.cli.live import Display, Reader, exit_code, tell_end
 from backfill.cli.options import (
     Assignment,
     collected,
@@ -27,6 +26,7 @@ from backfill.errors import BackfillError, ExitCode, UnreachableError
 from backfill.model import PauseCause, RunState
 
 if TYPE_CHECKING:
+    from backfill.cli.live import Reader
     from backfill.entry import Here
     from backfill.project import Project
     from backfill.watch.progress import Progress
@@ -95,20 +95,23 @@ def run(
         batch_rows=batch_rows,
         database=database,
     )
+    from backfill.cli.live import Reader, end_told, exit_code, gallery_of
+
     texts = collected(params, what="parameter")
     here = _start(session, job, texts, given, gentle=gentle, yes=yes)
     again = " ".join(
         ["backfill run", job, *(f"-p {shlex.quote(f'{n}={v}')}" for n, v in texts.items())]
     )
     with (
-        Reader(session.project, here.desk, here.run.id, live=False) as reader,
+        closing(here.desk.conn),
+        Reader(gallery_of(session.project, here.desk, live=False), here.run.id) as reader,
         Interruptions() as interruptions,
     ):
         try:
             with here.notices:
                 _greet(here, reader, [*given, *(["gentle"] if gentle else [])])
                 progress = _work(here, reader, interruptions, again=again)
-                tell_end(progress)
+                click.echo(end_told(progress))
         except LeaveNowError:
             _leave(here, again)
     if interruptions.count and progress.run.run_state is RunState.PAUSED:
@@ -151,8 +154,8 @@ def _greet(here: Here, reader: Reader, given: Sequence[str]) -> None:
     if not here.continued:
         click.echo(f"{here.run.id} begins")
         return
-    progress = reader.read()
-    share = None if progress is None else progress.share
+    view = reader.read()
+    share = None if view is None else view.progress.share
     done = "" if share is None else f", {int(share * 100)} % done"
     click.echo(f"continuing {here.run.id}{done}")
     if given:
@@ -165,6 +168,8 @@ def _greet(here: Here, reader: Reader, given: Sequence[str]) -> None:
 
 def _work(here: Here, reader: Reader, interruptions: Interruptions, *, again: str) -> Progress:
     """Let the crew work to the end, showing it; a first Ctrl-C ends it after the batch in hand."""
+    from backfill.cli.display import Display
+
     crew, is_told = here.crew, False
     with Display() as display:
         try:
@@ -175,27 +180,21 @@ def _work(here: Here, reader: Reader, interruptions: Interruptions, *, again: st
                     crew.stop()
                     display.note("finishing the batch in hand … (once more leaves at once)")
                 if display.is_due:
-                    display.show(reader.read())
+                    view = reader.read(with_marks=display.is_drawn)
+                    display.show([] if view is None else [view])
                 time.sleep(POLL_SECONDS)
         except UnreachableError:
             raise
         except Exception as error:
             crew.stop()
-            _pause_for(here, reader, error, again=again)
+            _pause_for(here, error, again=again)
             raise
         except BaseException:
             crew.stop()
             raise
     if interruptions.count:
         _pause(here, reader, again=again)
-    return _settled(reader)
-
-
-def _settled(reader: Reader) -> Progress:
-    """The progress once the work is over; waits while the database is away."""
-    while (progress := reader.read()) is None:
-        time.sleep(0.5)
-    return progress
+    return reader.settled().progress
 
 
 def _pause(here: Here, reader: Reader, *, again: str) -> None:
@@ -204,22 +203,23 @@ def _pause(here: Here, reader: Reader, *, again: str) -> None:
     from backfill.engine.enqueue import person
     from backfill.engine.here import WAITED_FOR
 
-    progress = _settled(reader)
+    progress = reader.settled().progress
     causes = {pause.cause for pause in progress.pauses}
     if not progress.run.run_state.is_live or causes - WAITED_FOR:
         return
-    lifecycle.pause(
-        reader.conn,
-        here.desk.ledger,
-        here.run.id,
-        PauseCause.USER,
-        reason="interrupted (Ctrl-C or SIGTERM)",
-        ends=f"`{again}` goes on here, `backfill resume {here.run.id}` on workers",
-        by=person(),
-    )
+    with closing(here.desk.connect()) as conn:
+        lifecycle.pause(
+            conn,
+            here.desk.ledger,
+            here.run.id,
+            PauseCause.USER,
+            reason="interrupted (Ctrl-C or SIGTERM)",
+            ends=f"`{again}` goes on here, `backfill resume {here.run.id}` on workers",
+            by=person(),
+        )
 
 
-def _pause_for(here: Here, reader: Reader, error: Exception, *, again: str) -> None:
+def _pause_for(here: Here, error: Exception, *, again: str) -> None:
     """What ended the crew pauses the run, so that `status` says it after we are gone (I7)."""
     import psycopg
 
@@ -227,9 +227,9 @@ def _pause_for(here: Here, reader: Reader, error: Exception, *, again: str) -> N
     from backfill.engine.enqueue import person
 
     told = error.message if isinstance(error, BackfillError) else f"{type(error).__name__}: {error}"
-    with suppress(psycopg.Error, BackfillError):
+    with suppress(psycopg.Error, BackfillError), closing(here.desk.connect()) as conn:
         lifecycle.pause(
-            reader.conn,
+            conn,
             here.desk.ledger,
             here.run.id,
             PauseCause.ERROR,

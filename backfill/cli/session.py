@@ -86,6 +86,25 @@ class Session:
                 raise missed or _no_live_run()
             yield found[0]
 
+    @contextmanager
+    def live_runs(self, database: str | None) -> Iterator[list[tuple[Desk, list[Run]]]]:
+        """The live runs of each database, with its desk, closed at the end.
+
+        Raises:
+            UsageError: no run is live.
+            BackfillError: a database does not answer, or has no ledger.
+        """
+        from backfill.pg.ledger import live_runs
+
+        with ExitStack() as stack:
+            desks, failure = self._desks(stack, database)
+            if failure is not None:
+                raise failure
+            found = [(desk, live_runs(desk.conn, desk.ledger)) for desk in desks]
+            if not any(runs for _, runs in found):
+                raise _no_live_run()
+            yield found
+
     def _desks(
         self, stack: ExitStack, database: str | None
     ) -> tuple[list[Desk], BackfillError | None]:

@@ -1,20 +1,27 @@
-"""`backfill watch`: a run as it goes, to its end."""
+"""`backfill watch`: runs as they go, to their ends."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
 
-from backfill.cli.live import follow
-from backfill.cli.options import json_option, run_argument
+from backfill.cli.options import json_option
 from backfill.cli.session import Session, pass_session
-from backfill.errors import ExitCode
+from backfill.errors import ExitCode, UnreachableError
 from backfill.model import PauseCause
 
 if TYPE_CHECKING:
+    from backfill.cli.live import Reader
+    from backfill.project import Desk
+    from backfill.watch.gallery import Gallery
     from backfill.watch.progress import Progress
 
+#: How often new runs are looked for.
+NEW_SECONDS = 1.0
 #: What no clock and no signal ends.
 _OF_PEOPLE = {
     PauseCause.USER,
@@ -41,20 +48,103 @@ def needs_a_person(progress: Progress) -> bool:
 
 
 @click.command()
-@run_argument
+@click.argument("run_texts", metavar="[RUN]…", nargs=-1)
+@click.option("--database", metavar="NAME", help="Look in this database of the project only.")
+@click.option(
+    "--signals", "all_signals", is_flag=True, help="Show all signals, also the calm ones."
+)
 @json_option
 @pass_session
-def watch(session: Session, run_text: str | None, database: str | None, as_json: bool) -> int:
-    """Show a run until it ends; exit with its code.
+def watch(
+    session: Session,
+    *,
+    run_texts: tuple[str, ...],
+    database: str | None,
+    all_signals: bool,
+    as_json: bool,
+) -> int:
+    """Show runs until they end; exit with the worst of their codes.
 
-    Ctrl-C leaves the run alone. With --json, each line is the run as `status RUN --json` has it,
-    without "database" and "quarantine", when it changes, at most each second.
+    Without RUN: all live runs of all databases, and those that begin meanwhile. Ctrl-C leaves the
+    runs alone. With --json, each line is a run as `status RUN --json` has it, without
+    "quarantine", when it changes, at most each second.
     """
-    with session.run(run_text, database) as (desk, run):
+    from backfill.cli.display import Display
+    from backfill.cli.live import Watch
+
+    with ExitStack() as stack:
+        rooms = _Rooms(session, stack)
+        if run_texts:
+            for text in run_texts:
+                with session.run(text, database) as (desk, run):
+                    rooms.add(desk, [run.id])
+        else:
+            with session.live_runs(database) as found:
+                for desk, runs in found:
+                    rooms.add(desk, [run.id for run in runs])
         try:
-            return follow(session.project, desk, run.id, is_over=has_ended, as_json=as_json)
+            with Display(
+                as_json=as_json,
+                all_signals=all_signals,
+                several_databases=len(session.project.settings.databases) > 1,
+            ) as display:
+                more = tuple if run_texts else rooms.begun
+                watched = Watch(rooms.readers, display, has_ended, more=more)
+                return watched.to_the_end()
         except KeyboardInterrupt:
-            click.echo(
-                f"the run is left alone; watch it again with `backfill watch {run.id}`", err=True
-            )
+            click.echo(_left_alone(rooms, run_texts), err=True)
             return ExitCode.INTERRUPTED
+
+
+class _Rooms:
+    """The galleries of the databases whose runs are watched, each opened once.
+
+    Args:
+        stack: closes them.
+    """
+
+    def __init__(self, session: Session, stack: ExitStack) -> None:
+        self.readers: list[Reader] = []
+        self._session = session
+        self._stack = stack
+        self._galleries: dict[str, Gallery] = {}
+        self._known: set[tuple[str, str]] = set()
+        self._asked_at = time.monotonic()
+
+    def add(self, desk: Desk, runs: Sequence[str]) -> None:
+        """Watch these runs of a database."""
+        from backfill.cli.live import gallery_of
+
+        if desk.database not in self._galleries:
+            gallery = gallery_of(self._session.project, desk)
+            self._stack.callback(gallery.close)
+            self._galleries[desk.database] = gallery
+        self.readers += self._readers(desk.database, runs)
+
+    def begun(self) -> list[Reader]:
+        """Readers of the runs that have begun since; of a database that is away, later."""
+        if time.monotonic() - self._asked_at < NEW_SECONDS:
+            return []
+        self._asked_at = time.monotonic()
+        found: list[Reader] = []
+        for database, gallery in self._galleries.items():
+            try:
+                found += self._readers(database, gallery.overview().live)
+            except UnreachableError:
+                continue
+        return found
+
+    def _readers(self, database: str, runs: Sequence[str]) -> list[Reader]:
+        from backfill.cli.live import Reader
+
+        new = [run for run in dict.fromkeys(runs) if (database, run) not in self._known]
+        self._known |= {(database, run) for run in new}
+        return [Reader(self._galleries[database], run) for run in new]
+
+
+def _left_alone(rooms: _Rooms, run_texts: Sequence[str]) -> str:
+    runs = [reader.run for reader in rooms.readers]
+    if len(runs) == 1:
+        return f"the run is left alone; watch it again with `backfill watch {runs[0]}`"
+    again = " ".join(["backfill watch", *(runs if run_texts else ())])
+    return f"the runs are left alone; watch them again with `{again}`"

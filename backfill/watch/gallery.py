@@ -95,8 +95,13 @@ class Gallery:
         found = None if packed is None else Picture.unpack(packed)
         return self.from_ledger(run) if found is None else found
 
-    def from_ledger(self, run: str) -> Picture:
-        """A run as the ledger has it, a second ago at most.
+    @property
+    def misses_redis(self) -> bool:
+        """True while Redis does not answer, though the project has one."""
+        return self._checkpoint is not None and self._checkpoint.is_away
+
+    def from_ledger(self, run: str, *, seconds: float = FRESH_SECONDS) -> Picture:
+        """A run as the ledger has it, so many seconds ago at most.
 
         Raises:
             UsageError: there is no such run.
@@ -105,7 +110,7 @@ class Gallery:
         snapshot = None if self._checkpoint is None else self._checkpoint.read(run)
         return self._read(
             ("picture", run),
-            FRESH_SECONDS,
+            seconds,
             lambda conn: read_picture(
                 conn,
                 self.ledger,
