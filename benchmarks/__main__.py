@@ -1,4 +1,4 @@
-"""`python -m benchmarks [startup|speed|profile|resume|memory|rate|gentle …] [--rows N] …`."""
+"""`python -m benchmarks [startup|speed|profile|resume|memory|rate|gentle|eta|watching …] …`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import os
 
 from backfill.watch.logs import configure
-from benchmarks import gentle, memory, profile, rate, resume, speed, startup
+from benchmarks import eta, gentle, memory, profile, rate, resume, speed, startup, watching
 from benchmarks.bed import bed
 
-ALL = ("startup", "speed", "profile", "resume", "memory", "rate", "gentle")
+ALL = ("startup", "speed", "profile", "resume", "memory", "rate", "gentle", "eta", "watching")
 #: These start no servers, or their own.
 WITHOUT_BED = {"startup", "rate"}
 
@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     of_gentle.add_argument(
         "--publish", action="store_true", help="replace tables and picture in docs/gentleness.md"
     )
+    of_eta = made.add_argument_group("eta")
+    of_eta.add_argument("--eta-rate", type=int, default=8_000, help="rows per second")
+    of_eta.add_argument("--ways", nargs="+", choices=eta.WAYS, default=list(eta.WAYS))
     return made
 
 
@@ -74,6 +77,10 @@ def _on_bed(chosen: argparse.Namespace) -> None:
                 publish=chosen.publish,
             )
             gentle.measure(made, plan)
+        if "watching" in chosen.which:
+            watching.measure(made, rows=chosen.rows, rounds=chosen.rounds)
+        if "eta" in chosen.which:
+            eta.measure(made, rate=chosen.eta_rate, ways=chosen.ways)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,10 @@ class Bed:
 
 @contextmanager
 def bed(more: Mapping[str, str] | None = None) -> Iterator[Bed]:
-    """Start the servers with durable settings, as production has them, and `more` of them."""
+    """Start the servers with durable settings, as production has them, and `more` of them.
+
+    The project has this repository's jobs, too.
+    """
     settings = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
     settings.update(more or {})
     with (
@@ -127,7 +130,8 @@ def bed(more: Mapping[str, str] | None = None) -> Iterator[Bed]:
         LocalRedis() as redis,
     ):
         folder = Path(name)
-        (folder / "backfill.toml").write_text('jobs = ["benchjobs"]\n')
+        (folder / "backfill.toml").write_text('jobs = ["benchjobs", "jobs"]\n')
+        (folder / "jobs").symlink_to(Path(__file__).parents[1] / "jobs")
         (folder / "benchjobs.py").write_text(JOBS)
         url = postgres.create_database("bench")
         environ = {
@@ -151,12 +155,19 @@ def bed(more: Mapping[str, str] | None = None) -> Iterator[Bed]:
 
 @contextmanager
 def running_workers(
-    bed: Bed, count: int, *, children: int = 1
+    bed: Bed, count: int, *, children: int = 1, module: str = "backfill", prefix: str = "w"
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Worker processes in groups of their own; terminated at the end."""
-    started = [start_worker(bed, f"w{i}", children=children) for i in range(count)]
+    """Worker processes in groups of their own; terminated at the end.
+
+    Args:
+        module: what is run with the command line's arguments.
+        prefix: of their names.
+    """
+    started = [
+        start_worker(bed, f"{prefix}{i}", children=children, module=module) for i in range(count)
+    ]
     try:
-        wait_for(lambda: len(_seen(bed)) >= count, 60)
+        wait_for(lambda: sum(prefix == name[: len(prefix)] for name in _seen(bed)) >= count, 60)
         yield started
     finally:
         for worker in started:
@@ -166,12 +177,14 @@ def running_workers(
             worker.wait(60)
 
 
-def start_worker(bed: Bed, name: str, *, children: int) -> subprocess.Popen[bytes]:
+def start_worker(
+    bed: Bed, name: str, *, children: int, module: str = "backfill"
+) -> subprocess.Popen[bytes]:
     """One `backfill worker`."""
     log = (bed.folder / f"{name}.log").open("ab")
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "backfill", "--project", str(bed.folder), "worker"),
+            *(sys.executable, "-m", module, "--project", str(bed.folder), "worker"),
             *("--concurrency", str(children), "--name", name, "--loglevel", "WARNING"),
         ],
         env=dict(bed.project.environ),
@@ -181,10 +194,10 @@ def start_worker(bed: Bed, name: str, *, children: int) -> subprocess.Popen[byte
     )
 
 
-def _seen(bed: Bed) -> list[object]:
+def _seen(bed: Bed) -> list[str]:
     desk = bed.project.open()
     try:
-        return list(workers(desk.conn, desk.ledger, within_seconds=10))
+        return [one.name for one in workers(desk.conn, desk.ledger, within_seconds=10)]
     finally:
         desk.conn.close()
 
