@@ -125,7 +125,9 @@ def test_a_run_that_waits_for_a_worker_says_so_and_no_end_of_it(
 
 def test_the_end_is_told_once_it_is_known() -> None:
     run = a_run(total_rows=1_100)
-    assert told_of(progress_of(run)).value("backfill_eta_seconds") == 100
+    progress = progress_of(run)
+    assert progress.eta_seconds == pytest.approx(100, abs=1)
+    assert told_of(progress).value("backfill_eta_seconds") == progress.eta_seconds
     unknown = told_of(progress_of(run, rows_per_second=None))
     assert unknown.series("backfill_eta_seconds") == {}
     assert unknown.series("backfill_rows_per_second") == {}
