@@ -7,6 +7,7 @@ is the 90th percentile of what a row took in recent batches, so that one quick o
 nothing. It counts for twice the median at most: a busy server makes batches late whatever their
 size, and sizes that answered that shrank to a few rows (to 1/30 of the speed at a target of
 0.01 s on two busy cores). Steps up are small; a batch far over the target cuts the size at once.
+Where even batches of the least size are late, the target is stretched (stretch.py).
 
 Pure: it is told what batches took, and says what follows and why.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from backfill.engine.stretch import Stretch
 from backfill.job import Options
 
 FIRST_ROWS = 100
@@ -61,6 +63,7 @@ class BatchSizer:
     def __init__(self, options: Options) -> None:
         self._seconds_per_row: deque[float] = deque(maxlen=RECENT)
         self._wal_per_row: deque[float] = deque(maxlen=RECENT)
+        self._stretch = Stretch()
         self._options = options
         self._rows = self._bounded(FIRST_ROWS)
 
@@ -87,7 +90,14 @@ class BatchSizer:
             taken: rows that it locked; fewer at a slice's end, or where the scope is sparse.
             wal_bytes: what the server wrote meanwhile, for whomever; None: not known.
         """
-        target = self._options.target_batch_seconds
+        if asked == self._rows and self._fixed is None:
+            self._stretch.saw(
+                asked,
+                seconds,
+                least_rows=self._options.min_batch_rows,
+                asked_for=self._options.target_batch_seconds,
+            )
+        target = self._target
         # a slow page teaches something even without rows: it looked for them
         if taken >= WHOLE_SHARE * asked or seconds > target:
             self._seconds_per_row.append(seconds / asked)
@@ -120,14 +130,21 @@ class BatchSizer:
         by_time = float(self._rows)
         if self._seconds_per_row:
             slow = self._slow_seconds_per_row()
-            by_time = self._options.target_batch_seconds / max(slow, 1e-9)
+            by_time = self._target / max(slow, 1e-9)
         if self._wal_per_row:
             by_wal = self._options.max_batch_wal_bytes / max(
                 percentile(self._wal_per_row, 0.5), 1e-9
             )
             if by_wal < by_time:
                 return by_wal, f"its WAL stays within {self._options.max_batch_wal_bytes:,} bytes"
-        return by_time, f"nine of ten stay within {self._options.target_batch_seconds:g} s"
+        if self._target > self._options.target_batch_seconds:
+            return by_time, f"even the least batches take {self._stretch.least_seconds:.3g} s"
+        return by_time, f"nine of ten stay within {self._target:g} s"
+
+    @property
+    def _target(self) -> float:
+        """The target now, in seconds."""
+        return self._stretch.target(self._options.target_batch_seconds)
 
     def _slow_seconds_per_row(self) -> float:
         """What a row takes in a slow batch."""
@@ -136,6 +153,8 @@ class BatchSizer:
             return max(recent)
         # of fewer batches, so that rows that have become slower are believed soon
         usual = percentile(recent[-ENOUGH:], 0.5)
+        if self._target > self._options.target_batch_seconds:
+            return usual  # the stretched target has room for slow batches
         return min(percentile(recent, 0.9), SLOWER * usual)
 
     def _within(self, rows: float) -> int:

@@ -119,7 +119,7 @@ def test_the_size_comes_to_what_the_target_time_allows(
 ) -> None:
     options = Options(target_batch_seconds=target)
     sizer = BatchSizer(options)
-    feed(sizer, seconds_per_row, batches=40)
+    feed(sizer, seconds_per_row, batches=80)
     allowed = min(options.max_batch_rows, max(options.min_batch_rows, target / seconds_per_row))
     assert allowed - 1 <= sizer.rows <= allowed
 
