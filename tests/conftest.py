@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+import structlog
 
 from backfill.local.postgres import LocalPostgres
 from backfill.local.redis import LocalRedis
@@ -13,6 +14,14 @@ from tests import profiles, services
 from tests.services import PostgresServer, RedisServer
 
 profiles.load_profile()
+
+
+@pytest.fixture(autouse=True)
+def log_settings() -> Iterator[None]:
+    """What a test made of the log is not the next one's: commands set it for their process."""
+    kept = structlog.get_config()
+    yield
+    structlog.configure(**kept)
 
 
 @pytest.fixture(scope="session")
