@@ -11,7 +11,8 @@ import psycopg
 from psycopg import sql
 
 from backfill.engine import lifecycle
-from backfill.engine.bench import Bench, call_hook, run_info
+from backfill.engine.bench import Bench, run_info
+from backfill.engine.hooks import call_hook
 from backfill.events import Event
 from backfill.model import PauseCause, RunState
 from backfill.pg.changes import set_state

@@ -17,7 +17,6 @@ import psycopg
 import tenacity
 
 from backfill.clock import Clock
-from backfill.engine.faults import StopError
 from backfill.engine.halving import Halving
 from backfill.engine.pace import Pace
 from backfill.engine.sizing import BatchSizer
@@ -202,21 +201,6 @@ def run_info(run: Run, *, counts: Counts | None = None) -> RunInfo:
         counts=counts or Counts(),
         created_at=run.created_at,
     )
-
-
-def call_hook(bench: Bench, name: str, hook: Callable[[], None]) -> None:
-    """Call one of the job's hooks, outside transactions.
-
-    Raises:
-        StopError: it raised something; the run pauses with that reason.
-    """
-    try:
-        hook()
-    except Exception as error:
-        raise StopError(
-            f"{type(bench.job).__name__}.{name} raised {type(error).__name__}: {error}",
-            summary=f"{name} raised {type(error).__name__}",
-        ) from error
 
 
 def matches(declaration: Declaration) -> str:

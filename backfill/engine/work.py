@@ -18,7 +18,7 @@ import tenacity
 
 from backfill.engine import batch, lifecycle
 from backfill.engine.begin import begin
-from backfill.engine.bench import Bench, call_hook, run_info
+from backfill.engine.bench import Bench, run_info
 from backfill.engine.faults import (
     Interruption,
     NotAllowedError,
@@ -29,6 +29,7 @@ from backfill.engine.faults import (
     StopError,
 )
 from backfill.engine.frontier import place_next
+from backfill.engine.hooks import call_hook
 from backfill.engine.live import obey
 from backfill.engine.pausing import (
     pause_for_error,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from backfill.watch.exporter import RunsCollector
 from tests.acceptance.crew import QUICK, Crew
 
 JOBS = '''
@@ -35,3 +37,10 @@ def crew(tmp_path: Path, db_url: str, redis_url: str) -> Iterator[Crew]:
     crew.write_jobs(JOBS)
     yield crew
     crew.close()
+
+
+@pytest.fixture
+def collector(crew: Crew) -> Iterator[RunsCollector]:
+    """The collector of the crew's project, with time enough for a busy machine."""
+    with closing(RunsCollector(crew.project, seconds=20.0)) as made:
+        yield made
