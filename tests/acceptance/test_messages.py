@@ -159,6 +159,10 @@ def ledger(crew: Crew, run: str) -> list[list[tuple[object, ...]]]:
         crew.query("SELECT * FROM backfill.run WHERE id = %s", run),
         crew.query("SELECT * FROM backfill.slice WHERE run = %s ORDER BY number", run),
         crew.query("SELECT * FROM backfill.pause WHERE run = %s", run),
-        crew.query("SELECT * FROM backfill.event WHERE run = %s ORDER BY id", run),
+        # not whether people have been told of it: workers see to that beside their work
+        crew.query(
+            "SELECT id, at, name, caused_by, detail FROM backfill.event WHERE run = %s ORDER BY id",
+            run,
+        ),
         crew.query("SELECT sum(n), count(*) FROM item"),
     ]
