@@ -41,7 +41,7 @@ EVENTS = 50
 _VERSION = 1
 #: What names keys, and is not known where a picture comes from Redis.
 _KEYS_OF_RUN = ("horizon", "frontier", "failure")
-_KEYS_OF_EVENTS = {Event.RUN_BEGUN: "horizon", Event.RUN_FAILED: "reason"}
+_KEYS_OF_EVENTS: Mapping[str, str] = {Event.RUN_BEGUN: "horizon", Event.RUN_FAILED: "reason"}
 
 T = TypeVar("T")
 
@@ -344,7 +344,7 @@ def _text(value: object) -> str:
 
 def without_keys(event: EventRecord) -> EventRecord:
     """What names keys is said by the ledger alone."""
-    hidden = _KEYS_OF_EVENTS.get(Event(event.name)) if event.name in set(Event) else None
+    hidden = _KEYS_OF_EVENTS.get(event.name)
     if hidden is None:
         return event
     detail = {name: value for name, value in event.detail.items() if name != hidden}

@@ -40,14 +40,15 @@ class Publisher:
         """
         with one_picture(conn):
             overview = read_overview(conn, ledger, database=self._database)
+        # first, so that nobody finds a run gone from the overview and still at work in its picture
+        for run in self._live - set(overview.live):
+            self._end(conn, ledger, run)
         if self._checkpoint is not None:
             self._checkpoint.publish_overview(overview.pack())
         for run in overview.live:
             picture = self._take(conn, ledger, run)
             if picture is not None and picture.progress.run.run_state.is_live:
                 self._publish(conn, ledger, picture)
-        for run in self._live - set(overview.live):
-            self._end(conn, ledger, run)
         self._live = set(overview.live)
 
     def _take(self, conn: Connection, ledger: Ledger, run: str) -> Picture | None:
