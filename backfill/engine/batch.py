@@ -87,7 +87,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             COMMIT, whose effect the next batch finds in the ledger.
     """
     started = bench.clock.monotonic()
-    step = _Step(bench)
+    step = Step(bench)
     try:
         with transaction(
             bench.conn,
@@ -98,12 +98,9 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
         ):
             now = _hold(bench, held)
             probe("before the page")
-            page = (walk_page if now.phase is SlicePhase.WALK else sweep_page)(bench, now, rows)
-            step.page = page
-            step.outcomes = outcomes = _transform(bench, page, started)
-            page = page.cut(bench, now, len(outcomes)) if outcomes is not None else page
+            page, outcomes = take(bench, now, rows, step, started)
             step.begin("write")
-            written, refusals = _write(bench, now, page, outcomes)
+            written, refusals = write(bench, now, page, outcomes)
             step.begin("record")
             probe("after the write")
             batch = _record(bench, now, page, written, refusals)
@@ -112,11 +109,29 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
         probe("after COMMIT")
     except psycopg.Error as error:
         step.remember(bench)
-        raise _interruption(bench, step, error) from error
+        raise interruption(bench, step, error) from error
     return replace(batch, asked=rows, seconds=bench.clock.monotonic() - started)
 
 
-class _Step:
+def take(
+    bench: Bench, now: Slice, rows: int, step: Step, started: float
+) -> tuple[Page, list[Outcome] | None]:
+    """In a batch's transaction: lock the next rows and transform them.
+
+    Args:
+        started: when the transaction began, on the monotonic clock.
+
+    Returns:
+        The page, cut to the rows that time sufficed for, and their outcomes; None instead of these
+        when PostgreSQL computes.
+    """
+    page = (walk_page if now.phase is SlicePhase.WALK else sweep_page)(bench, now, rows)
+    step.page = page
+    step.outcomes = outcomes = _transform(bench, page, started)
+    return (page if outcomes is None else page.cut(bench, now, len(outcomes))), outcomes
+
+
+class Step:
     """Which statement is under way, and since when: an error's meaning depends on both."""
 
     def __init__(self, bench: Bench) -> None:
@@ -180,7 +195,7 @@ def _sort_out(
     return values, refused
 
 
-def _write(
+def write(
     bench: Bench, now: Slice, page: Page, outcomes: list[Outcome] | None
 ) -> tuple[Written, Refused]:
     """Write the page; the rows that cannot be written come back with the reason.
@@ -189,7 +204,7 @@ def _write(
     """
     values, refused = _sort_out(page.keys, outcomes or ())
 
-    def write() -> Written:
+    def written_now() -> Written:
         if outcomes is not None:
             return bench.writer.write_values(bench.conn, bench.texts, values)
         if page.is_whole:
@@ -198,11 +213,11 @@ def _write(
         return bench.writer.write_keys(bench.conn, page.keys)
 
     if page.taken != 1:
-        written = write()
+        written = written_now()
     else:
         bench.conn.execute("SAVEPOINT one_row")
         try:
-            written = write()
+            written = written_now()
         except psycopg.Error as error:
             fault = classify(error, writing=True, seconds=0.0, timeout=1.0)
             if fault.kind is not FaultKind.ROW:
@@ -280,9 +295,10 @@ def _next_phase(bench: Bench, now: Slice, page: Page, added: Counts) -> SlicePha
     return SlicePhase.VERIFY if bench.checks_completion else SlicePhase.DONE
 
 
-def _interruption(
-    bench: Bench, step: _Step, error: psycopg.Error
+def interruption(
+    bench: Bench, step: Step, error: psycopg.Error
 ) -> RowsRefusedError | RetriableError | StopError:
+    """What an error of PostgreSQL in a batch means for it."""
     fault: Fault = classify(
         error,
         writing=step.name == "write",

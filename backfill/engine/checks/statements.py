@@ -1,0 +1,70 @@
+"""Findings from planning the real statements: unknown columns, types and rights show there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from backfill.engine.checks.finding import Finding, error
+from backfill.engine.write import Writer
+from backfill.errors import ProjectError
+from backfill.job.declaration import Declaration
+from backfill.pg.connect import READ_LIMITS, Connection, transaction
+from backfill.pg.keyset import Keyset, bound, key_arrays
+
+
+def check_statements(
+    conn: Connection,
+    declaration: Declaration,
+    keyset: Keyset,
+    writer: Writer,
+    arguments: Mapping[str, Any],
+) -> Iterator[Finding]:
+    """Let PostgreSQL plan the page and the write."""
+    name = declaration.job_class.__name__
+    width = len(keyset.columns)
+    empty = {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
+    page = sql.SQL("SELECT {} FROM {} WHERE ({}) LIMIT 0 {}").format(
+        keyset.key, keyset.from_table, keyset.condition, sql.SQL(writer.lock)
+    )
+    statements: list[tuple[str, sql.Composable, Mapping[str, Any]]] = [
+        (f"{name}.source", page, bound("after", None))
+    ]
+    if writer.by_key is not None:
+        statements.append((f"{name}.transform", writer.by_key, empty))
+    for what, statement, extra in statements:
+        refusal = _refusal(conn, statement, {**arguments, **extra})
+        if refusal is None:
+            continue
+        told = refusal.diag.message_primary
+        if isinstance(refusal, psycopg.errors.InsufficientPrivilege):
+            yield error(
+                "not-permitted",
+                f"{what}: {told}",
+                why="The run would pause at its first batch.",
+                remedy=f"Grant role {conn.info.user} what it needs"
+                f" ({writer.lock} needs UPDATE on the source).",
+            )
+        else:
+            yield error(
+                "not-runnable",
+                f"{what}: PostgreSQL cannot run it: {told}",
+                why="The run would pause at its first batch.",
+                remedy=refusal.diag.message_hint or "Correct the expression.",
+                refusal=ProjectError,
+            )
+
+
+def _refusal(
+    conn: Connection, statement: sql.Composable, arguments: Mapping[str, Any]
+) -> psycopg.Error | None:
+    """Why PostgreSQL will not run a statement; None when it would. Nothing is executed."""
+    try:
+        with transaction(conn, READ_LIMITS, in_batch=True):
+            conn.execute(sql.SQL("EXPLAIN ") + statement, arguments)
+    except (psycopg.ProgrammingError, psycopg.DataError) as error:
+        return error
+    return None

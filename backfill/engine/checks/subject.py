@@ -1,0 +1,124 @@
+"""A job, the tables that it means, and the statements that it will run, as PostgreSQL knows them.
+
+Everything here reads the catalog and asks PostgreSQL to plan our statements; no row is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backfill.engine.bench import matches
+from backfill.engine.checks.finding import Found
+from backfill.engine.checks.key import check_key, named_key
+from backfill.engine.checks.statements import check_statements
+from backfill.engine.checks.tables import check_kind
+from backfill.engine.checks.writing import check_columns, check_insert, written_columns
+from backfill.engine.write import Writer
+from backfill.job import Insert
+from backfill.job.declaration import Declaration
+from backfill.model import Key
+from backfill.pg import catalog
+from backfill.pg.catalog import Relation
+from backfill.pg.connect import Connection
+from backfill.pg.keyset import Keyset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is checked.
+
+    Attributes:
+        arguments: parameters by placeholder.
+        source, target: the tables; the same one for Update and Delete.
+        columns: what is written, as far as the declaration says.
+    """
+
+    declaration: Declaration
+    arguments: Mapping[str, Any]
+    source: Relation
+    target: Relation
+    key: Key
+    columns: tuple[str, ...]
+    keyset: Keyset
+    writer: Writer
+
+    @property
+    def name(self) -> str:
+        """The job's class, as a person finds it in the code."""
+        return self.declaration.job_class.__name__
+
+
+def examine(
+    conn: Connection, declaration: Declaration, *, arguments: Mapping[str, Any]
+) -> tuple[Subject | None, Found]:
+    """Resolve a job's tables and find what makes a run impossible.
+
+    Args:
+        arguments: parameters by placeholder, for planning.
+
+    Returns:
+        The subject, None where it could not be resolved; what was found, in order. What depends on
+        a part that is wrong is not looked at.
+    """
+    found = Found()
+    name = declaration.job_class.__name__
+    source: Relation | None = None
+    target: Relation | None = None
+    with found.refused("source-missing", why="The rows are taken from this table."):
+        source = catalog.relation(conn, declaration.source.table, used_by=f"{name}.source")
+        found.findings += check_kind(declaration, source)
+    if isinstance(declaration.target, Insert):
+        with found.refused("target-missing", why="The rows are written into this table."):
+            target = catalog.relation(conn, declaration.target.table, used_by=f"{name}.target")
+    else:
+        target = source
+    if source is None or target is None or found.has_errors:
+        return None, found
+    subject = _resolve(declaration, arguments, source, target, found)
+    if subject is not None and not found.has_errors:
+        found.findings += check_statements(
+            conn, declaration, subject.keyset, subject.writer, arguments
+        )
+    return subject, found
+
+
+def _resolve(
+    declaration: Declaration,
+    arguments: Mapping[str, Any],
+    source: Relation,
+    target: Relation,
+    found: Found,
+) -> Subject | None:
+    name = declaration.job_class.__name__
+    key: Key | None = None
+    with found.refused("key-missing", why="Pages of rows are found by walking a unique key."):
+        key = named_key(declaration, source)
+        found.findings += check_key(declaration, source, key)
+    for column in declaration.source.columns or ():
+        with found.refused("column-missing", why="The transform is to be given this column."):
+            source.column(column, used_by=f"{name}.source")
+    columns = written_columns(declaration, source, target)
+    found.findings += check_columns(declaration, target, key, columns)
+    if isinstance(declaration.target, Insert):
+        found.findings += check_insert(declaration, declaration.target, source, target, columns)
+    if key is None or found.has_errors:
+        return None
+    keyset = Keyset(
+        table=source.qualified,
+        name=source.name,
+        columns=key,
+        types=tuple(source.columns[column].type for column in key),
+        matches=matches(declaration),
+    )
+    return Subject(
+        declaration=declaration,
+        arguments=arguments,
+        source=source,
+        target=target,
+        key=key,
+        columns=columns,
+        keyset=keyset,
+        writer=Writer(declaration, keyset, source=source, target=target, arguments=arguments),
+    )
