@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from statistics import median_low
 
 from backfill.engine.stretch import Stretch
 from backfill.job import Options
@@ -132,9 +133,8 @@ class BatchSizer:
             slow = self._slow_seconds_per_row()
             by_time = self._target / max(slow, 1e-9)
         if self._wal_per_row:
-            by_wal = self._options.max_batch_wal_bytes / max(
-                percentile(self._wal_per_row, 0.5), 1e-9
-            )
+            usual = median_low(self._wal_per_row)
+            by_wal = self._options.max_batch_wal_bytes / max(usual, 1e-9)
             if by_wal < by_time:
                 return by_wal, f"its WAL stays within {self._options.max_batch_wal_bytes:,} bytes"
         if self._target > self._options.target_batch_seconds:
@@ -152,7 +152,7 @@ class BatchSizer:
         if len(recent) < ENOUGH:
             return max(recent)
         # of fewer batches, so that rows that have become slower are believed soon
-        usual = percentile(recent[-ENOUGH:], 0.5)
+        usual = median_low(recent[-ENOUGH:])
         if self._target > self._options.target_batch_seconds:
             return usual  # the stretched target has room for slow batches
         return min(percentile(recent, 0.9), SLOWER * usual)
@@ -173,6 +173,6 @@ class BatchSizer:
         return None if rows == was else Resized(was, rows, reason)
 
 
-def percentile(values: Sequence[float] | deque[float], share: float) -> float:
+def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that so great a share of them does not exceed (nearest rank)."""
     return sorted(values)[max(0, ceil(len(values) * share) - 1)]

@@ -202,19 +202,23 @@ def read_picture(
     database: str,
     snapshot: Snapshot | None,
     max_slots: int | None = None,
+    alive: int | None = None,
 ) -> Picture:
     """A run's picture from the ledger. A transaction must be open, of one snapshot.
 
     Args:
         snapshot: what the checkpoint said just before; None: it says nothing.
         max_slots: the database's limit on slices held at once; None: it has none.
+        alive: workers that were seen lately; None: not asked for yet.
 
     Raises:
         UsageError: there is no such run.
     """
     return Picture(
         database=database,
-        progress=read_within(conn, ledger, run, snapshot=snapshot, max_slots=max_slots),
+        progress=read_within(
+            conn, ledger, run, snapshot=snapshot, max_slots=max_slots, alive=alive
+        ),
         cells=read_map(conn, ledger, run),
         working=read_working(conn, ledger, run),
         set_aside=read_set_aside(conn, ledger, run),

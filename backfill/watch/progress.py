@@ -308,8 +308,12 @@ def read_within(
     *,
     snapshot: Snapshot | None,
     max_slots: int | None = None,
+    alive: int | None = None,
 ) -> Progress:
     """The same within the caller's transaction, with what the checkpoint said just before.
+
+    Args:
+        alive: workers that were seen lately; None: not asked for yet.
 
     Raises:
         UsageError: there is no such run.
@@ -318,6 +322,8 @@ def read_within(
     total = totals(conn, ledger, run_id)
     if run.finished_at is not None:
         snapshot = None  # what has ended is read from the ledger alone
+    if alive is None:
+        alive = len(workers(conn, ledger, within_seconds=WORKER_SECONDS))
     seconds = _seconds(run)
     usual_rate = total.counts.settled / seconds if seconds else None
     return Progress(
@@ -327,7 +333,7 @@ def read_within(
         held=total.held,
         rows_per_second=usual_rate if snapshot is None else snapshot.rows_per_second,
         pauses=pauses(conn, ledger, run_id),
-        workers=len(workers(conn, ledger, within_seconds=WORKER_SECONDS)),
+        workers=alive,
         source="ledger" if snapshot is None else "checkpoint",
         usual_rate=usual_rate,
         signals=read_samples(conn, ledger, run_id),

@@ -41,17 +41,18 @@ class Publisher:
         with one_picture(conn):
             overview = read_overview(conn, ledger, database=self._database)
         # first, so that nobody finds a run gone from the overview and still at work in its picture
+        alive = len(overview.workers)
         for run in self._live - set(overview.live):
-            self._end(conn, ledger, run)
+            self._end(conn, ledger, run, alive)
         if self._checkpoint is not None:
             self._checkpoint.publish_overview(overview.pack())
         for run in overview.live:
-            picture = self._take(conn, ledger, run)
+            picture = self._take(conn, ledger, run, alive)
             if picture is not None and picture.progress.run.run_state.is_live:
                 self._publish(conn, ledger, picture)
         self._live = set(overview.live)
 
-    def _take(self, conn: Connection, ledger: Ledger, run: str) -> Picture | None:
+    def _take(self, conn: Connection, ledger: Ledger, run: str, alive: int) -> Picture | None:
         snapshot = None if self._checkpoint is None else self._checkpoint.read(run)
         try:
             with one_picture(conn):
@@ -62,6 +63,7 @@ class Publisher:
                     database=self._database,
                     snapshot=snapshot,
                     max_slots=self._max_slots,
+                    alive=alive,
                 )
         except UsageError:  # somebody deleted it
             return None
@@ -76,11 +78,11 @@ class Publisher:
         # whoever takes over writes its first pulse a little early, which does no harm
         self._keep(conn, ledger, run.id, point, newer_than_seconds=period - 0.5)
 
-    def _end(self, conn: Connection, ledger: Ledger, run: str) -> None:
+    def _end(self, conn: Connection, ledger: Ledger, run: str, alive: int) -> None:
         """It is live no more: the last pulse says how far it came."""
         if self._checkpoint is not None:
             self._checkpoint.unpublish(run)
-        picture = self._take(conn, ledger, run)
+        picture = self._take(conn, ledger, run, alive)
         if picture is not None:
             self._keep(conn, ledger, run, Point.of(picture), newer_than_seconds=0.0)
 

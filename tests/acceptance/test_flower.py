@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import ast
-import json
-import os
 import re
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +14,10 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from backfill.local.process import free_port
 from backfill.model import RunState
 from tests.acceptance.conftest import MakeCrew
 from tests.acceptance.crew import SHIPPED
+from tests.flower.servers import FlowerServer, running_stock_flower
 
 ROWS = 40_000
 
@@ -39,54 +32,8 @@ class Count(Job):
 PROGRESS = re.compile(r"users\.n (\d+) % ([\d,]+)/40,000(, ([\d,]+) rows/s)?")
 
 
-class Flower:
-    """Its API."""
-
-    def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}/"
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self._url + path, timeout=5) as answer:
-            return answer.read().decode()
-
-    def answers(self) -> bool:
-        try:
-            self.get("healthcheck")
-        except (urllib.error.URLError, OSError):
-            return False
-        return True
-
-    def tasks(self) -> list[dict[str, Any]]:
-        return list(json.loads(self.get("api/tasks?limit=1000")).values())
-
-
-@contextmanager
-def running_flower(redis_url: str, folder: Path) -> Iterator[Flower]:
-    """Flower on this Redis; it asks nobody for a password."""
-    port = free_port()
-    with (folder / "flower.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "celery", "--broker", redis_url, "flower"),
-                *("--address=127.0.0.1", f"--port={port}"),
-                "--tasks-columns=name,uuid,state,args,kwargs,result,received,started,runtime",
-            ],
-            cwd=folder,
-            env={**os.environ, "FLOWER_UNAUTHENTICATED_API": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        flower = Flower(port)
-        deadline = time.monotonic() + 60
-        while not flower.answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((folder / "flower.log").read_text())
-            time.sleep(0.1)
-        yield flower
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+def tasks_of(flower: FlowerServer) -> list[dict[str, Any]]:
+    return list(flower.get("/api/tasks?limit=1000").json.values())
 
 
 @pytest.mark.slow
@@ -98,23 +45,23 @@ def test_flower_shows_which_run_works_how_far_it_is_and_what_each_task_did(
     crew.conn.execute(b"INSERT INTO users (id) SELECT i FROM generate_series(1, %s) i", [ROWS])
     crew.conn.execute("ANALYZE users")
     crew.write_jobs(JOBS)
-    with running_flower(redis_url, tmp_path) as flower:
+    with running_stock_flower(tmp_path, redis_url) as flower:
         crew.start(2)
         run = crew.enqueue("count")
         lines: set[str] = set()
 
         def watched() -> bool:
-            for task in flower.tasks():
+            for task in tasks_of(flower):
                 if task["state"] == "PROGRESS":
                     lines.add(task["result"])
             return crew.state(run) is RunState.SUCCEEDED
 
         crew.wait(watched, "the run succeeds")
         crew.wait(
-            lambda: all(task["state"] == "SUCCESS" for task in flower.tasks()), "all tasks end"
+            lambda: all(task["state"] == "SUCCESS" for task in tasks_of(flower)), "all tasks end"
         )
-        tasks = flower.tasks()
-        page = flower.get("tasks")
+        tasks = tasks_of(flower)
+        page = flower.get("/tasks").text
     assert {task["name"] for task in tasks} == {"backfill.work"}
     for task in tasks:
         shown = {"job": "count", "run": run, "slot": 0, "database": "default"}
@@ -208,7 +155,7 @@ def test_flower_says_in_words_what_keeps_a_task_from_working(
     crew.write_jobs(WRONG)
     module = crew.folder / crew.package / "glass.py"
     module.write_text(BREAK)
-    with running_flower(redis_url, tmp_path) as flower:
+    with running_stock_flower(tmp_path, redis_url) as flower:
         ring, prepare, broken, wait = map(crew.enqueue, ("ring", "prepare", "break", "wait"))
         module.write_text(BREAK.replace('Table("glass")', 'Table("glass", no_such_option=1)'))
         crew.start(2)
@@ -218,7 +165,7 @@ def test_flower_says_in_words_what_keeps_a_task_from_working(
         crew.wait_for_rows(wait, 100)
 
         def results(run: str) -> list[str]:
-            return [task["result"] for task in flower.tasks() if run in (task["result"] or "")]
+            return [task["result"] for task in tasks_of(flower) if run in (task["result"] or "")]
 
         ours = [conn.info.backend_pid for conn in (crew.conn, crew.desk.conn)]
         with database_away(db_url, ours=ours):
@@ -226,7 +173,7 @@ def test_flower_says_in_words_what_keeps_a_task_from_working(
         crew.wait_for(wait, RunState.SUCCEEDED)
         crew.wait(lambda: all(map(results, (ring, prepare, broken))), "the others are told")
         told = {run: " ".join(results(run)) for run in (ring, prepare, broken, wait)}
-        failures = [task for task in flower.tasks() if task["state"] == "FAILURE"]
+        failures = [task for task in tasks_of(flower) if task["state"] == "FAILURE"]
     assert "(run paused); error: Ring.after_batch raised OSError: the bell does not" in told[ring]
     assert "Prepare.setup raised LookupError: there is no pot" in told[prepare]
     assert "there is no job break" in told[broken]

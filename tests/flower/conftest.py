@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.acceptance import counting
 from tests.acceptance.crew import BOUND_SECONDS, QUICK, Crew
 from tests.flower.servers import FlowerServer, running_flower
 from tests.programs import program
@@ -15,19 +16,7 @@ from tests.services import PostgresServer, RedisServer
 #: In a key and in a reason; a browser that takes it for markup sets `hacked`.
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 
-JOBS = '''
-class Count(Job):
-    """Count each item once."""
-    source = Table("item", columns=["n"])
-    target = Update("n")
-    options = Options(batch_rows=20, slice_rows=200, concurrency=2, quarantine_share=1.0)
-
-    def transform(self, row):
-        if row.n < 0:
-            raise Quarantine(f"{row.id} is negative")
-        return {"n": row.n + 1}
-
-
+OTHER = '''
 class Other(Job):
     """Never worked on: no worker is there in its tests."""
     source = Table("other", columns=["n"])
@@ -53,15 +42,10 @@ def crew(
     ):
         crew = Crew(folder, url=postgres_server.url(name), redis_url=redis_url, engine=QUICK)
         try:
-            crew.conn.execute('CREATE TABLE item (id text COLLATE "C" PRIMARY KEY, n int NOT NULL)')
-            crew.conn.execute(
-                "INSERT INTO item SELECT to_char(i, 'FM0000'), 0 FROM generate_series(1, 799) i"
-            )
-            crew.conn.execute("INSERT INTO item VALUES (%s, -1)", [HOSTILE])
             crew.conn.execute("CREATE TABLE other (id int PRIMARY KEY, n int NOT NULL)")
             crew.conn.execute("INSERT INTO other SELECT i, 0 FROM generate_series(1, 10) i")
-            crew.conn.execute("ANALYZE")
-            crew.write_jobs(JOBS)
+            crew.conn.execute("ANALYZE other")
+            counting.arrange(crew, [f"{i:04}" for i in range(1, 800)], [HOSTILE], jobs=OTHER)
             yield crew
         finally:
             crew.close()

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -101,24 +101,45 @@ def running_flower(
         variables: for Flower, such as FLOWER_BASIC_AUTH.
     """
     port = free_port()
-    log = folder / f"flower-{port}.log"
-    with log.open("wb") as stream:
+    server = FlowerServer(port, prefix=prefix, login=login, log=folder / f"flower-{port}.log")
+    command = ["backfill", "flower", f"--port={port}", *flags]
+    with _running(server, folder, command, {**environ, **(variables or {})}):
+        yield server
+
+
+@contextmanager
+def running_stock_flower(folder: Path, redis_url: str) -> Iterator[FlowerServer]:
+    """Flower as it comes, without anything of ours; it asks nobody for a password."""
+    port = free_port()
+    server = FlowerServer(port, log=folder / f"flower-{port}.log")
+    command = [
+        *("celery", "--broker", redis_url, "flower", "--address=127.0.0.1", f"--port={port}"),
+        "--tasks-columns=name,uuid,state,args,kwargs,result,received,started,runtime",
+    ]
+    with _running(server, folder, command, {"FLOWER_UNAUTHENTICATED_API": "1"}):
+        yield server
+
+
+@contextmanager
+def _running(
+    server: FlowerServer, folder: Path, command: Sequence[str], variables: Mapping[str, str]
+) -> Iterator[None]:
+    with server.log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "backfill", "flower", f"--port={port}", *flags],
+            [sys.executable, "-m", *command],
             cwd=folder,
-            env={**os.environ, **environ, **(variables or {})},
+            env={**os.environ, **variables},
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
         )
     try:
-        server = FlowerServer(port, prefix=prefix, login=login, log=log)
         deadline = time.monotonic() + 60
         while not server.answers():
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(log.read_text(errors="replace"))
+                pytest.fail(server.log.read_text(errors="replace"))
             time.sleep(0.1)
-        yield server
+        yield
     finally:
         process.terminate()
-        assert process.wait(timeout=30) == 0, log.read_text(errors="replace")
+        assert process.wait(timeout=30) == 0, server.log.read_text(errors="replace")

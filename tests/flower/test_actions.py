@@ -11,8 +11,9 @@ from backfill.engine import lifecycle
 from backfill.flower.actions import Asked, perform
 from backfill.model import PauseCause, RunState
 from backfill.project import Project
+from tests.acceptance import counting
 from tests.acceptance.crew import Crew
-from tests.flower.conftest import JOBS
+from tests.flower.conftest import OTHER
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_changed_job_is_accepted_as_it_is_now_and_not_as_it_was_loaded(
         answer = perform(crew.project, asked("resume", run, accept_changes=True))
         assert answer.lines[0] == f"{run} has the declaration as it is now"
     finally:
-        crew.write_jobs(JOBS)
+        crew.write_jobs(counting.JOB + OTHER)
     assert crew.causes(run) == set()
     assert crew.run(run).job_version == 2
 

@@ -156,12 +156,12 @@ export function chart(title, show = amount) {
   const { area, stroke, limits, picture } = canvas(title);
   const now = el("strong");
   const note = el("span", { class: "bf-chart-note" });
-  const top = el("span", { class: "bf-chart-top", "aria-hidden": "true" });
   const begin = el("span");
   const end = el("span");
-  const middle = el("span", { class: "bf-thresholds" });
+  // below the plot, as all words are: within it they would cover a line
+  const middle = el("span");
   const cursor = el("i", { class: "bf-cursor", hidden: true });
-  const plot = el("div", { class: "bf-plot" }, picture, cursor, top);
+  const plot = el("div", { class: "bf-plot" }, picture, cursor);
   let data = { at: [], values: [] };
   let pointed = null;
 
@@ -208,8 +208,8 @@ export function chart(title, show = amount) {
           return drawn;
         }),
       );
-      write(top, values.length && !thresholds.length ? show(largest(values)) : "");
-      write(middle, thresholds.map(({ name, value }) => `${name} ${show(value)}`).join(" · "));
+      const most = values.length ? `at most ${show(largest(values))}` : "";
+      write(middle, thresholds.map(({ name, value }) => `${name} ${show(value)}`).join(" · ") || most);
       write(begin, at.length > 1 ? clock(at[0] * 1000) : "");
       write(end, at.length > 1 ? clock(at[at.length - 1] * 1000) : "");
       const said = thresholds.map(({ name, value }) => `, ${name} at ${show(value)}`).join("");
