@@ -5,13 +5,15 @@ I2: what is on the page and was not obtained is either gone or deferred, never f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import errors as pg_errors
+from psycopg import sql
 
 from backfill.engine.bench import Bench
+from backfill.engine.faults import StopError
 from backfill.job import Row
 from backfill.model import Counts, Key
 from backfill.pg import deferred
@@ -129,6 +131,12 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
     first = next(i for i, line in enumerate(lines) if line[0] is not None)
     head = lines.pop(first)
     kept, paged, last_n, *last = head[0]
+    if bench.source.has_children and last:
+        _refuse_twice(
+            bench,
+            keyset.twice_between(after=after is not None),
+            {**bound("after", after), **bound("upto", tuple(last))},
+        )
     # fewer matches than asked for, and the scan did not use up its keys: the slice's end; or its
     # last key itself (equal texts are equal keys)
     is_short = int(kept) < rows and (last_n is None or int(last_n) != scan_rows)
@@ -144,6 +152,22 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
         at_end=at_end,
         is_whole=taken > len(keys),
     )
+
+
+def _refuse_twice(
+    bench: Bench, statement: sql.SQL | sql.Composed, arguments: Mapping[str, Any]
+) -> None:
+    """Stop where a parent and a table that inherits from it have a row each of one key.
+
+    No index spans both, and whatever is written by key would be written into both.
+    """
+    found = bench.conn.execute(statement, arguments).fetchone()
+    if found is not None:
+        raise StopError(
+            f"the key ({', '.join(found[0])}) occurs twice in {bench.source.qualified} and the"
+            " tables that inherit from it",
+            summary="a key occurs twice",
+        )
 
 
 def _taken(
@@ -215,6 +239,8 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
     width = len(bench.keyset.columns)
     statement = bench.keyset.take(lock=bench.writer.lock, columns=bench.columns, waiting=patient)
     arguments = {**bench.arguments, **key_arrays(keys, width)}
+    if bench.source.has_children:
+        _refuse_twice(bench, bench.keyset.twice_among(), key_arrays(keys, width))
     if patient:
         bench.conn.execute("SAVEPOINT waiting")
     try:

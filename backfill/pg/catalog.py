@@ -53,6 +53,9 @@ class Relation:
         locking_columns: columns whose change takes a row lock that blocks inserts of children.
         walkable_keys: the longest column lists that btree indexes give in order, forward or
             backward; so they give each beginning of them.
+        hidden_orders: indexed columns of types whose comparison this session's search_path does
+            not reach, so that `>` means another one.
+        has_children: other tables inherit from it, and are no partitions.
     """
 
     oid: int
@@ -64,6 +67,8 @@ class Relation:
     has_primary_key: bool
     locking_columns: frozenset[str]
     walkable_keys: frozenset[tuple[str, ...]]
+    hidden_orders: frozenset[str]
+    has_children: bool
     estimated_rows: float
 
     @property
@@ -109,7 +114,8 @@ def identifiers(names: Sequence[str]) -> sql.Composed:
 # Needs no lock: the catalog's own. to_regclass parses a name as PostgreSQL does, quotes and all.
 _RELATION = """
 SELECT c.oid::bigint AS oid, format('%%I.%%I', n.nspname, c.relname) AS qualified,
-       c.relname AS name, c.relkind::text AS kind, c.reltuples::float8 AS estimated_rows
+       c.relname AS name, c.relkind::text AS kind, c.reltuples::float8 AS estimated_rows,
+       c.relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_children
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = to_regclass(%(table)s)
 """
@@ -148,7 +154,14 @@ SELECT i.indisprimary AS is_primary, i.indisunique AS is_unique,
                     WITH ORDINALITY AS k (attnum, way, opclass, coll, n)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                JOIN pg_opclass o ON o.oid = k.opclass
-              WHERE k.n <= i.indnkeyatts ORDER BY k.n) AS in_order
+              WHERE k.n <= i.indnkeyatts ORDER BY k.n) AS in_order,
+       ARRAY(SELECT a.attname::text
+               FROM unnest(i.indkey::int2[], i.indclass::oid[]) AS k (attnum, opclass)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+               JOIN pg_opclass o ON o.oid = k.opclass
+               JOIN pg_amop p ON p.amopfamily = o.opcfamily AND p.amoplefttype = o.opcintype
+                             AND p.amoprighttype = o.opcintype AND p.amopstrategy = 5
+              WHERE am.amname = 'btree' AND NOT pg_operator_is_visible(p.amopopr)) AS hidden
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
  WHERE i.indrelid = %(oid)s AND i.indisvalid
  ORDER BY i.indisprimary DESC, i.indexrelid
@@ -196,7 +209,25 @@ def relation(conn: Connection, table: str, *, used_by: str) -> Relation:
             for index in plain
             if index["is_btree"] and (walkable := _walkable(index["columns"], index["in_order"]))
         ),
+        hidden_orders=frozenset(name for index in indexes for name in index["hidden"]),
     )
+
+
+_CHILDREN = """
+WITH RECURSIVE child AS (
+  SELECT inhrelid FROM pg_inherits WHERE inhparent = %s UNION
+  SELECT i.inhrelid FROM child JOIN pg_inherits i ON i.inhparent = child.inhrelid)
+SELECT format('%%I.%%I', n.nspname, c.relname)
+  FROM child JOIN pg_class c ON c.oid = inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+ ORDER BY 1
+"""
+
+
+def children(conn: Connection, parent: Relation, *, used_by: str) -> list[Relation]:
+    """The tables that inherit from one, directly or not."""
+    return [
+        relation(conn, name, used_by=used_by) for (name,) in conn.execute(_CHILDREN, [parent.oid])
+    ]
 
 
 def _walkable(columns: Sequence[str], in_order: Sequence[int]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 
@@ -21,7 +21,14 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
-from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
+from psycopg.types.datetime import (
+    DateLoader,
+    IntervalLoader,
+    TimeLoader,
+    TimestampLoader,
+    TimestamptzLoader,
+    TimetzLoader,
+)
 
 from backfill.errors import UnreachableError
 from backfill.url import safe_url
@@ -37,7 +44,10 @@ IDLE_IN_TRANSACTION_SECONDS = 5.0
 
 
 class _LenientLoader(Loader):
-    """Gives what Python's dates cannot hold (infinity, BC, year 10000) as PostgreSQL's text."""
+    """Gives what Python's types cannot hold as PostgreSQL's text.
+
+    That is infinity, BC and the year 10000 of dates, 24:00 of times, months and years of intervals.
+    """
 
     inner: type[Loader]
 
@@ -52,6 +62,19 @@ class _LenientLoader(Loader):
             return bytes(data).decode()
 
 
+class _WholeIntervalLoader(IntervalLoader):
+    """Refuses months and years, of which psycopg makes 30 and 365 days: they have no length.
+
+    A row that is read and written back must not be changed by that.
+    """
+
+    def load(self, data: Buffer) -> timedelta:
+        text = bytes(data)
+        if b"mon" in text or b"year" in text:
+            raise psycopg.DataError("months and years have no fixed length")
+        return super().load(data)
+
+
 def _lenient(inner: type[Loader]) -> type[Loader]:
     return type(f"Lenient{inner.__name__}", (_LenientLoader,), {"inner": inner})
 
@@ -60,6 +83,9 @@ _LENIENT_LOADERS = {
     "date": _lenient(DateLoader),
     "timestamp": _lenient(TimestampLoader),
     "timestamptz": _lenient(TimestamptzLoader),
+    "time": _lenient(TimeLoader),
+    "timetz": _lenient(TimetzLoader),
+    "interval": _lenient(_WholeIntervalLoader),
 }
 
 

@@ -322,6 +322,19 @@ class Keyset:
         )
 
     @_made_once
+    def twice_between(self, *, after: bool) -> sql.Composed:
+        """A key between the bounds that two rows have, ours or not; no line: none."""
+        return sql.SQL(
+            "SELECT {} FROM {} WHERE {} GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
+        ).format(self.text_array(), self.from_table, self.between(after=after), key=self.key)
+
+    def twice_among(self) -> sql.Composed:
+        """One of the keys `k_0 …` that two rows have, ours or not; no line: none."""
+        return sql.SQL(
+            "SELECT {} FROM {}, {} WHERE {} GROUP BY {} HAVING count(*) > 1 LIMIT 1"
+        ).format(self.text_array(), self.from_table, self.unnested(), self.joined(), self.key)
+
+    @_made_once
     def remaining(self, *, after: bool) -> sql.Composed:
         """The completion check of the next `%(rows)s` keys between the bounds (no locks).
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from backfill.engine.checks.finding import Finding, error, warning
-from backfill.errors import DeclarationError
+from backfill.errors import DeclarationError, ProjectError
 from backfill.job import Delete
 from backfill.job.declaration import Declaration
 from backfill.model import Key
@@ -61,6 +61,17 @@ def check_key(declaration: Declaration, source: Relation, key: Key) -> Iterator[
                 remedy="Name another unique key.",
                 refusal=DeclarationError,
             )
+        if column in source.hidden_orders:
+            yield error(
+                "key-order-hidden",
+                f"{name}.source: the key's column {column!r} of {source.qualified} is of type"
+                f" {source.columns[column].type}, whose operators are not on this role's"
+                " search_path",
+                why="`>` would compare by another type's rules than the index, and pages would"
+                " miss rows.",
+                remedy="Add the type's schema: ALTER ROLE … SET search_path = public, …;",
+                refusal=ProjectError,
+            )
     if not any(set(unique) <= set(key) for unique in source.unique_keys):
         yield error(
             "key-not-unique",
@@ -77,6 +88,26 @@ def check_key(declaration: Declaration, source: Relation, key: Key) -> Iterator[
             f" ({', '.join(key)}), so that each page would sort the table",
             why="Each batch would read the whole table.",
             remedy="Name the columns in the order of a btree index, or create one.",
+            refusal=DeclarationError,
+        )
+
+
+def check_children(
+    declaration: Declaration, source: Relation, key: Key, children: Sequence[Relation]
+) -> Iterator[Finding]:
+    """An index of a parent knows nothing of the rows in the tables that inherit from it."""
+    name = declaration.job_class.__name__
+    for child in children:
+        is_unique = any(set(unique) <= set(key) for unique in child.unique_keys)
+        if is_unique and any(walk[: len(key)] == tuple(key) for walk in child.walkable_keys):
+            continue
+        yield error(
+            "child-not-indexed",
+            f"{name}.source: {child.qualified}, which inherits from {source.qualified}, has no"
+            f" unique btree index on ({', '.join(key)})",
+            why="Each batch would read that whole table, and its keys might occur twice.",
+            remedy=f"Create one: CREATE UNIQUE INDEX CONCURRENTLY ON {child.qualified}"
+            f" ({', '.join(key)});",
             refusal=DeclarationError,
         )
 

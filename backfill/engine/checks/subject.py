@@ -11,7 +11,7 @@ from typing import Any
 
 from backfill.engine.bench import matches
 from backfill.engine.checks.finding import Found
-from backfill.engine.checks.key import check_key, named_key
+from backfill.engine.checks.key import check_children, check_key, named_key
 from backfill.engine.checks.statements import check_statements
 from backfill.engine.checks.tables import check_kind
 from backfill.engine.checks.writing import check_columns, check_insert, written_columns
@@ -77,6 +77,9 @@ def examine(
     if source is None or target is None or found.has_errors:
         return None, found
     subject = _resolve(declaration, arguments, source, target, found)
+    if subject is not None and source.has_children:
+        inheriting = catalog.children(conn, source, used_by=f"{name}.source")
+        found.findings += check_children(declaration, source, subject.key, inheriting)
     if subject is not None and not found.has_errors:
         found.findings += check_statements(
             conn, declaration, subject.keyset, subject.writer, arguments
