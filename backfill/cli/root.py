@@ -20,6 +20,7 @@ _COMMANDS = {
     "new": "backfill.cli.start:new",
     "db": "backfill.cli.db:db",
     "list": "backfill.cli.jobs:list_jobs",
+    "check": "backfill.cli.check:check",
     "run": "backfill.cli.run:run",
     "enqueue": "backfill.cli.enqueue:enqueue",
     "worker": "backfill.cli.worker:worker",
@@ -45,6 +46,7 @@ Examples:
   backfill init                             make a project here
   backfill new fill_departure               write a job's first version
   backfill db upgrade                       install the ledger in the database
+  backfill check fill_departure             see what speaks against a run
   backfill run fill_departure               work in this process, no Redis needed
   backfill enqueue fill_departure -p since=2014 --rate 5000/s
   backfill worker --concurrency 4           work on what is enqueued

@@ -17,6 +17,7 @@ import psycopg
 import tenacity
 
 from backfill.clock import Clock
+from backfill.engine.columns import read_columns
 from backfill.engine.halving import Halving
 from backfill.engine.pace import Pace
 from backfill.engine.sizing import BatchSizer
@@ -297,7 +298,7 @@ def _make(
         matches=condition,
     )
     writer = Writer(declaration, keyset, source=source, target=target, arguments=arguments)
-    columns = _columns(declaration, source, resolved.key) if writer.is_python else None
+    columns = read_columns(declaration, source, resolved.key) if writer.is_python else None
     options = Options.from_json(run.options)
     if run.speed < 1:
         pace.tune(options, speed=run.speed)
@@ -366,16 +367,6 @@ def _set_up(conn: Connection, run: Run, job: Job) -> None:
                 f"{type(job).__name__}.setup raised {type(error).__name__}: {error}",
                 remedy="Mend it; it may read, and nothing else.",
             ) from error
-
-
-def _columns(
-    declaration: Declaration, source: catalog.Relation, key: tuple[str, ...]
-) -> tuple[str, ...]:
-    name = declaration.job_class.__name__
-    named = declaration.source.columns or tuple(source.columns)
-    for column in named:
-        source.column(column, used_by=f"{name}.source")
-    return (*(column for column in key if column not in named), *named)
 
 
 def _not_quarantined(ledger: Ledger, keyset: Keyset) -> str:

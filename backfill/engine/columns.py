@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backfill.job import Insert, Update
 from backfill.job.declaration import Declaration
+from backfill.model import Key
 from backfill.pg.catalog import Relation
 
 
@@ -24,3 +25,15 @@ def copied_columns(declaration: Declaration, source: Relation, target: Relation)
         for name, column in target.columns.items()
         if name in source.columns and not column.is_generated
     )
+
+
+def read_columns(declaration: Declaration, source: Relation, key: Key) -> tuple[str, ...]:
+    """The columns that a Python transform is given: the key, and those named, or all.
+
+    Raises:
+        ProjectError: one of them is not there.
+    """
+    named = declaration.source.columns or tuple(source.columns)
+    for column in named:
+        source.column(column, used_by=f"{declaration.job_class.__name__}.source")
+    return (*(column for column in key if column not in named), *named)

@@ -13,7 +13,6 @@ from typing import Any
 from backfill.engine.checks.finding import Severity
 from backfill.engine.checks.key import check_mutable_key
 from backfill.engine.checks.subject import examine
-from backfill.job import Insert
 from backfill.job.declaration import Declaration
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import ResolvedSource
@@ -53,7 +52,6 @@ def preflight(
             raise finding.as_error()
     if subject is None:
         raise AssertionError(f"{declaration.name} was not resolved, and nothing says why")
-    is_insert = isinstance(declaration.target, Insert)
     return Preflight(
         source=ResolvedSource(
             table=subject.source.qualified,
@@ -62,6 +60,6 @@ def preflight(
             key_types=subject.keyset.types,
         ),
         relation=subject.target.qualified,
-        columns=() if is_insert else (subject.columns or ("*",)),
+        columns=subject.claimed,
         warnings=tuple(f.message for f in check_mutable_key(declaration, subject.key)),
     )

@@ -105,6 +105,10 @@ class Writer:
         ).rowcount
         return Written(rows=rows, keys=rows, missing=len(keys) - rows)
 
+    def by_values(self, columns: Sequence[str]) -> sql.Composed:
+        """The statement that writes what Python computed for these columns, as `v_0 …`."""
+        return self._valued(columns, (None,) * len(columns))
+
     @property
     def writes_ranges(self) -> bool:
         """Whether a page of which every row was taken can be written by its bounds alone."""
@@ -179,7 +183,7 @@ class Writer:
                 return None
             arrays[f"v_{i}"] = array_literal(converted)
         done = conn.execute(
-            self._once(columns, lambda: self._valued(columns, (None,) * len(columns))),
+            self._once(columns, lambda: self.by_values(columns)),
             {**arrays, **key_arrays(keys, len(self._keyset.columns))},
         ).rowcount
         return Written(rows=done, keys=done, missing=len(rows) - done)

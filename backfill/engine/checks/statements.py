@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -11,20 +11,37 @@ from psycopg import sql
 from backfill.engine.checks.finding import Finding, error
 from backfill.engine.write import Writer
 from backfill.errors import ProjectError
-from backfill.job.declaration import Declaration
+from backfill.pg.blocking import who_locks
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.keyset import Keyset, bound, key_arrays
+
+_REFUSALS = (
+    psycopg.ProgrammingError,
+    psycopg.DataError,
+    psycopg.NotSupportedError,
+    # such as a published table without a replica identity
+    psycopg.errors.ObjectNotInPrerequisiteState,
+    psycopg.errors.LockNotAvailable,
+)
 
 
 def check_statements(
     conn: Connection,
-    declaration: Declaration,
     keyset: Keyset,
     writer: Writer,
+    *,
+    name: str,
     arguments: Mapping[str, Any],
+    columns: tuple[str, ...],
+    tables: Collection[int],
 ) -> Iterator[Finding]:
-    """Let PostgreSQL plan the page and the write."""
-    name = declaration.job_class.__name__
+    """Let PostgreSQL plan the page and the write.
+
+    Args:
+        name: the job's class.
+        columns: what Python computes, as far as it is known.
+        tables: oids of the source and the target.
+    """
     width = len(keyset.columns)
     empty = {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
     page = sql.SQL("SELECT {} FROM {} WHERE ({}) LIMIT 0 {}").format(
@@ -35,11 +52,23 @@ def check_statements(
     ]
     if writer.by_key is not None:
         statements.append((f"{name}.transform", writer.by_key, empty))
+    if columns and writer.is_python:
+        values = {f"v_{i}": "{}" for i in range(len(columns))}
+        statements.append((f"{name}.target", writer.by_values(columns), {**empty, **values}))
     for what, statement, extra in statements:
         refusal = _refusal(conn, statement, {**arguments, **extra})
         if refusal is None:
             continue
         told = refusal.diag.message_primary
+        if isinstance(refusal, psycopg.errors.LockNotAvailable):
+            by = who_locks(conn, tables)
+            yield error(
+                "table-locked",
+                f"{what}: a lock keeps every batch out{f': {by}' if by else ''}",
+                why="Batches cannot begin as long as it is held or waited for.",
+                remedy="Wait until it is over, or end that session.",
+            )
+            return
         if isinstance(refusal, psycopg.errors.InsufficientPrivilege):
             yield error(
                 "not-permitted",
@@ -65,6 +94,6 @@ def _refusal(
     try:
         with transaction(conn, READ_LIMITS, in_batch=True):
             conn.execute(sql.SQL("EXPLAIN ") + statement, arguments)
-    except (psycopg.ProgrammingError, psycopg.DataError) as error:
+    except _REFUSALS as error:
         return error
     return None

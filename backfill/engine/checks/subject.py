@@ -15,6 +15,7 @@ from backfill.engine.checks.key import check_children, check_key, named_key
 from backfill.engine.checks.statements import check_statements
 from backfill.engine.checks.tables import check_kind
 from backfill.engine.checks.writing import check_columns, check_insert, written_columns
+from backfill.engine.columns import read_columns
 from backfill.engine.write import Writer
 from backfill.job import Insert
 from backfill.job.declaration import Declaration
@@ -49,6 +50,20 @@ class Subject:
         """The job's class, as a person finds it in the code."""
         return self.declaration.job_class.__name__
 
+    @property
+    def claimed(self) -> tuple[str, ...]:
+        """The columns that a run claims; `*` stands for deleting rows."""
+        if isinstance(self.declaration.target, Insert):
+            return ()
+        return self.columns or ("*",)
+
+    @property
+    def python_columns(self) -> tuple[str, ...] | None:
+        """Those that a Python transform is given; None when PostgreSQL computes."""
+        if not self.writer.is_python:
+            return None
+        return read_columns(self.declaration, self.source, self.key)
+
 
 def examine(
     conn: Connection, declaration: Declaration, *, arguments: Mapping[str, Any]
@@ -82,7 +97,13 @@ def examine(
         found.findings += check_children(declaration, source, subject.key, inheriting)
     if subject is not None and not found.has_errors:
         found.findings += check_statements(
-            conn, declaration, subject.keyset, subject.writer, arguments
+            conn,
+            subject.keyset,
+            subject.writer,
+            name=name,
+            arguments=arguments,
+            columns=subject.columns,
+            tables={source.oid, target.oid},
         )
     return subject, found
 

@@ -1,0 +1,131 @@
+"""The plan of the statement that chooses a page: does it walk the key's index?
+
+Planned with the bounds of a slice in the table's beginning, not executed. What is shown leaves the
+conditions out: they quote values of keys and of parameters, which may be secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from backfill.engine.checks.subject import Subject
+from backfill.engine.page import LEAST_SCAN_ROWS
+from backfill.engine.sizing import FIRST_ROWS
+from backfill.model import Key
+from backfill.pg.connect import READ_LIMITS, Connection, transaction
+from backfill.pg.keyset import bound
+
+_WALKS = {"Index Scan", "Index Only Scan"}
+_SORTS = {"Sort", "Incremental Sort"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagePlan:
+    """How PostgreSQL would find a page.
+
+    Attributes:
+        walks_index: it reads the keys in the index's order, from the cursor on, and stops.
+        lines: the plan, a line a node, indented.
+    """
+
+    walks_index: bool
+    lines: Sequence[str]
+
+
+def page_plan(conn: Connection, subject: Subject, *, slice_rows: int) -> PagePlan | None:
+    """Plan the first full page of a run; None: the table has fewer than two rows, or is locked."""
+    keyset = subject.keyset
+    try:
+        with transaction(conn, READ_LIMITS, in_batch=True):
+            last = _key(conn, keyset.last_key(), {})
+            if last is None:
+                return None
+            first = _key(conn, keyset.nth_key(after=False), {**bound("upto", last), "rows": 1})
+            if first is None or first == last:
+                return None
+            upto = _key(
+                conn,
+                keyset.nth_key(after=True),
+                {**bound("after", first), **bound("upto", last), "rows": slice_rows},
+            )
+            statement = keyset.page(
+                after=True,
+                lock=subject.writer.lock,
+                columns=subject.python_columns,
+                all_keys=not subject.writer.writes_ranges,
+            )
+            row = conn.execute(
+                sql.SQL("EXPLAIN (FORMAT json) ") + statement,
+                {
+                    **subject.arguments,
+                    **bound("after", first),
+                    **bound("upto", upto or last),
+                    "scan_rows": LEAST_SCAN_ROWS,
+                    "page_rows": FIRST_ROWS,
+                },
+            ).fetchone()
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        return None
+    if row is None:
+        raise AssertionError("EXPLAIN returned nothing")
+    return judged(row[0][0]["Plan"], table=subject.source.name)
+
+
+def _key(
+    conn: Connection, statement: sql.Composed | sql.SQL, arguments: Mapping[str, Any]
+) -> Key | None:
+    row = conn.execute(statement, arguments).fetchone()
+    return None if row is None else tuple(row[0])
+
+
+def judged(plan: Mapping[str, Any], *, table: str) -> PagePlan:
+    """Read a plan in EXPLAIN's JSON.
+
+    Args:
+        table: the source's name without its schema; partitions are known by it, with a number.
+    """
+    alias = re.compile(rf"{re.escape(table)}(_\d+)?")
+    walks = []
+    for node, above in _nodes(plan, ()):
+        path = (*above, node)
+        scan = next((i for i, n in enumerate(path) if n.get("Subplan Name") == "CTE _scan"), None)
+        if scan is None or not alias.fullmatch(node.get("Alias", "")):
+            continue
+        walks.append(
+            node["Node Type"] in _WALKS
+            and "Index Cond" in node
+            and not any(one["Node Type"] in _SORTS for one in path[scan:])
+        )
+    return PagePlan(walks_index=bool(walks) and all(walks), lines=list(_told(plan, 0)))
+
+
+def _nodes(
+    node: Mapping[str, Any], above: tuple[Mapping[str, Any], ...]
+) -> Iterator[tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]]:
+    yield node, above
+    for child in node.get("Plans", ()):
+        yield from _nodes(child, (*above, node))
+
+
+def _told(node: Mapping[str, Any], depth: int) -> Iterator[str]:
+    name = f"{node['Subplan Name']}: " if "Subplan Name" in node else ""
+    index = f" using {node['Index Name']}" if "Index Name" in node else ""
+    table = f" on {node['Relation Name']}" if "Relation Name" in node else ""
+    more = [
+        told
+        for key, told in (("Index Cond", "index condition"), ("Filter", "filter"))
+        if key in node
+    ]
+    yield (
+        f"{'  ' * depth}{name}{node['Node Type']}{index}{table}"
+        f" (cost {node['Total Cost']:.0f}, rows {node['Plan Rows']}"
+        f"{''.join(f', {told}' for told in more)})"
+    )
+    for child in node.get("Plans", ()):
+        yield from _told(child, depth + 1)

@@ -1,0 +1,146 @@
+"""A job on its database, with all that the advice looks at: read once, then only thought about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from backfill.engine.checks.plan import PagePlan, page_plan
+from backfill.engine.checks.subject import Subject
+from backfill.job import Delete, Insert, Options, Update
+from backfill.pg.connect import Connection, Limits, transaction
+from backfill.pg.inspect import TableFacts, table_facts
+from backfill.pg.surroundings import OpenTransaction, Server, open_transactions, server
+
+#: Up to so many rows of the table the matching ones are counted, under COUNT_LIMITS.
+COUNTED_ROWS = 2_000_000
+COUNT_LIMITS = Limits(lock_timeout_seconds=1.0, statement_timeout_seconds=2.0)
+#: A transaction that is open for so long is worth a word.
+LONG_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """How many rows are the job's: counted, or the planner's estimate."""
+
+    rows: int
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What the job does to a table.
+
+    Attributes:
+        events: of INSERT, UPDATE, DELETE.
+        columns: those that are written; None: all of the row, or not known beforehand.
+    """
+
+    table: TableFacts
+    events: Sequence[str]
+    columns: Sequence[str] | None
+
+    def touches(self, columns: Sequence[str]) -> bool:
+        """Whether one of these columns is written."""
+        return self.columns is None or bool(set(self.columns) & set(columns))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Everything that the findings are made from.
+
+    Attributes:
+        page: None where the table is empty, or the statement could not be planned in time.
+        through_pooler: another process stands between us and the server.
+    """
+
+    subject: Subject
+    options: Options
+    source: TableFacts
+    effects: Sequence[Effect]
+    matching: Matching | None
+    page: PagePlan | None
+    server: Server
+    long_transactions: Sequence[OpenTransaction]
+    role: str
+    through_pooler: bool
+
+    @property
+    def rows_told(self) -> str:
+        """How many rows the job is about, in words."""
+        if self.matching is None:
+            return "each row"
+        about = "" if self.matching.is_exact else "about "
+        return f"{about}{self.matching.rows:,} rows"
+
+
+def read_scene(
+    conn: Connection, subject: Subject, options: Options, *, is_plannable: bool
+) -> Scene:
+    """Look at everything; reads the catalog, plans statements, and counts where that is cheap.
+
+    Args:
+        is_plannable: False: the job's statements were refused, so nothing is counted or planned.
+    """
+    declaration = subject.declaration
+    event = {Insert: "INSERT", Delete: "DELETE"}.get(type(declaration.target), "UPDATE")
+    tables = {
+        oid: table_facts(conn, oid, name=name, event=event)
+        for oid, name in (
+            (subject.source.oid, subject.source.qualified),
+            (subject.target.oid, subject.target.qualified),
+        )
+    }
+    return Scene(
+        subject=subject,
+        options=options,
+        source=tables[subject.source.oid],
+        effects=_effects(subject, tables[subject.target.oid]),
+        matching=count_matching(conn, subject) if is_plannable else None,
+        page=page_plan(conn, subject, slice_rows=options.slice_rows) if is_plannable else None,
+        server=server(conn),
+        long_transactions=open_transactions(conn, seconds=LONG_SECONDS),
+        role=conn.info.user,
+        through_pooler=conn.prepare_threshold is None,
+    )
+
+
+def _effects(subject: Subject, target: TableFacts) -> list[Effect]:
+    match subject.declaration.target:
+        case Update():
+            return [Effect(table=target, events=["UPDATE"], columns=subject.columns)]
+        case Insert(on_conflict="update"):
+            known = subject.columns or None
+            return [Effect(table=target, events=["INSERT", "UPDATE"], columns=known)]
+        case Insert():
+            return [Effect(table=target, events=["INSERT"], columns=subject.columns or None)]
+        case _:
+            return [Effect(table=target, events=["DELETE"], columns=None)]
+
+
+def count_matching(conn: Connection, subject: Subject) -> Matching | None:
+    """How many rows are the job's; None: a lock keeps us from asking."""
+    query = sql.SQL("SELECT {} FROM {} WHERE {}")
+    where = (subject.keyset.from_table, subject.keyset.condition)
+    try:
+        with transaction(conn, COUNT_LIMITS):
+            plan = conn.execute(
+                sql.SQL("EXPLAIN (FORMAT json) ") + query.format(sql.SQL("1"), *where),
+                subject.arguments,
+            ).fetchone()
+            estimate = int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
+            if max(estimate, subject.source.estimated_rows) > COUNTED_ROWS:
+                return Matching(rows=estimate, is_exact=False)
+            try:
+                with conn.transaction():
+                    row = conn.execute(
+                        query.format(sql.SQL("count(*)"), *where), subject.arguments
+                    ).fetchone()
+            except psycopg.errors.QueryCanceled:
+                return Matching(rows=estimate, is_exact=False)
+            return Matching(rows=int(row[0]) if row else 0, is_exact=True)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        return None
