@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from backfill.project import Desk, Project
 from backfill.settings import load
 from backfill.worker.app import make_app
 from backfill.worker.send import WORK
+from tests import starting
 
 #: What a step of a test may take before it fails: five times the goal, where there is a goal.
 BOUND_SECONDS = 60.0
@@ -50,7 +50,7 @@ _WORKER = Path(__file__).with_name("worker_process.py")
 class Worker:
     """A `celery worker` with its children, in a process group of its own."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, name: str, process: starting.Process, log: Path) -> None:
         self.name = name
         self.log = log
         self._process = process
@@ -208,16 +208,7 @@ class Crew:
             else [str(_WORKER), name, str(children)]
         )
         log = self.folder / f"{name}.log"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=self.folder,
-                env=self._environ,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        process = starting.start(command, folder=self.folder, environ=self._environ, stdout=log)
         worker = Worker(name, process, log)
         self.workers.append(worker)
         if wait:

@@ -62,13 +62,14 @@ def test_a_run_starts_at_its_instant_stops_at_its_end_and_goes_on_when_given_mor
     assert 0 < done < ROWS
 
     # two periods of the reconciler, and as if each message had been lost for an hour
-    sent = crew.query("SELECT slot, sent_at FROM backfill.slot")
+    slots = "SELECT slot, sent_at FROM backfill.slot ORDER BY slot"
+    sent = crew.query(slots)
     crew.conn.execute("UPDATE backfill.slot SET sent_at = sent_at - interval '1 hour'")
-    before = crew.query("SELECT slot, sent_at FROM backfill.slot")
+    before = crew.query(slots)
     for _ in range(2):
         wait_for_a_round(crew)
     assert sent
-    assert crew.query("SELECT slot, sent_at FROM backfill.slot") == before, "nothing is queued"
+    assert crew.query(slots) == before, "nothing is queued"
     assert crew.counts(run).settled == done
 
     crew.conn.execute(

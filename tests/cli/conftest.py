@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from psycopg.rows import TupleRow
 
 from backfill.cli.root import cli
 from backfill.pg.ledger import Ledger, Run, find_run, open_ledger
+from tests import starting
 
 T = TypeVar("T")
 #: The longest wait for an event; each takes a fraction of it.
@@ -139,16 +139,13 @@ class Command:
     def __init__(self, arguments: Sequence[str], *, folder: Path, environ: Mapping[str, str]):
         self._out = folder / f".out{time.monotonic_ns()}"
         self._err = self._out.with_suffix(".err")
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "backfill", *arguments],
-                cwd=folder,
-                env=dict(environ),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+        self.process = starting.start(
+            ["-m", "backfill", *arguments],
+            folder=folder,
+            environ=environ,
+            stdout=self._out,
+            stderr=self._err,
+        )
 
     @property
     def stdout(self) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 
 import pytest
 
 from backfill.pg.ledger import events
+from tests import starting
 from tests.cli.conftest import BOUND_SECONDS, Shop, until
 
 CONFIRM = 'jobs = ["jobs"]\n[databases.main]\nurl_env = "BACKFILL_DATABASE_URL"\nconfirm = true\n'
@@ -75,16 +74,15 @@ class Terminal:
     def __init__(self, shop: Shop, *arguments: str, columns: int = 100) -> None:
         main, side = pty.openpty()
         self._main = main
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "backfill", *arguments],
-            cwd=shop.folder,
-            env={**shop.environ, "TERM": "xterm", "COLUMNS": str(columns)},
-            stdin=side,
-            stdout=side,
-            stderr=side,
-            start_new_session=True,
+        terminal = os.ttyname(side)
+        self.process = starting.start(
+            ["-m", "backfill", *arguments],
+            folder=shop.folder,
+            environ={**shop.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+            stdin=terminal,
+            stdout=terminal,
         )
-        os.close(side)
+        self._side = side  # open until the command has opened it, too
         self.told = ""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -108,6 +106,7 @@ class Terminal:
         finally:
             if self.process.poll() is None:
                 self.process.kill()
+            os.close(self._side)
             self._reader.join()
             os.close(self._main)
         return code

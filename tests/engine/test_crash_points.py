@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from backfill.job import Job, Options
+from tests import starting
 from tests.engine.factory import Worksite
 from tests.engine.jobs import Increment, IncrementInPython
 
@@ -67,11 +68,8 @@ def test_every_row_is_written_once_though_processes_die_at_each_point(
 
 
 def _work(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.engine.crash_worker", *arguments],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    return starting.run(
+        ["-m", "tests.engine.crash_worker", *arguments],
+        folder=Path(__file__).parents[2],
+        environ=os.environ,
     )

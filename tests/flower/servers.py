@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +18,7 @@ from typing import Any
 import pytest
 
 from backfill.local.process import free_port
+from tests import starting
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +123,9 @@ def running_stock_flower(folder: Path, redis_url: str) -> Iterator[FlowerServer]
 def _running(
     server: FlowerServer, folder: Path, command: Sequence[str], variables: Mapping[str, str]
 ) -> Iterator[None]:
-    with server.log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=folder,
-            env={**os.environ, **variables},
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
+    process = starting.start(
+        ["-m", *command], folder=folder, environ={**os.environ, **variables}, stdout=server.log
+    )
     try:
         deadline = time.monotonic() + 60
         while not server.answers():

@@ -5,26 +5,20 @@ from __future__ import annotations
 import importlib.util
 import socket
 import subprocess
-import sys
 
 import pytest
 
 from backfill.cli.flower import flower as command
 from backfill.cli.session import Session
 from backfill.errors import ProjectError
+from tests import starting
 from tests.acceptance.crew import Crew
 
 
 def start(crew: Crew, *flags: str) -> subprocess.CompletedProcess[str]:
     """Start it with flags that end it at once."""
-    return subprocess.run(
-        [sys.executable, "-m", "backfill", "flower", *flags],
-        cwd=crew.folder,
-        env=dict(crew.environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    return starting.run(
+        ["-m", "backfill", "flower", *flags], folder=crew.folder, environ=crew.environ
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -16,6 +14,7 @@ import pytest
 from backfill.model import PauseCause
 from backfill.project import Desk
 from backfill.worker.notices import Notices, Notifier
+from tests import starting
 from tests.acceptance.crew import Crew
 from tests.watch.receiver import Receiver
 from tests.worker.notice_process import SENDING_SECONDS
@@ -68,12 +67,10 @@ def test_a_message_is_sent_again_when_its_sender_dies_before_or_after_sending(
 
 def in_a_process(crew: Crew, receiver: Receiver, point: str = "") -> int:
     url = crew.desk.url
-    return subprocess.run(
-        [sys.executable, "-m", "tests.worker.notice_process", str(crew.folder), point],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "HOOK": receiver.url, "BACKFILL_DATABASE_URL": url},
-        check=False,
-        timeout=60,
+    return starting.run(
+        ["-m", "tests.worker.notice_process", str(crew.folder), point],
+        folder=Path(__file__).parents[2],
+        environ={**os.environ, "HOOK": receiver.url, "BACKFILL_DATABASE_URL": url},
     ).returncode
 
 
