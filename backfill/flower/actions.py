@@ -25,6 +25,8 @@ from backfill.project import Desk, Project
 #: Those that never need the job itself.
 _WITHOUT_THE_JOB = frozenset({"pause", "cancel", "tune"})
 ACTIONS = (*sorted(_WITHOUT_THE_JOB), "resume", "retry", "quarantine-retry", "quarantine-accept")
+#: Those of all runs of a database. They need no job either.
+DATABASE_ACTIONS = ("stop-all", "start-all")
 #: Of a run's options, those that the page offers to change.
 TUNABLE = ("rate", "concurrency", "batch_rows", "window")
 #: A process that loads a project and its jobs; a minute would be a broken one.
@@ -36,14 +38,15 @@ class Asked:
     """What somebody asked for.
 
     Attributes:
+        run: its id; empty: all runs of the database.
         by: who, for the ledger's events.
         values: what the question's fields hold, by name.
     """
 
     action: str
     database: str
-    run: str
     by: str
+    run: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self, name: str) -> str | None:
@@ -73,7 +76,7 @@ class Answer:
 
 def perform(project: Project, asked: Asked) -> Answer:
     """Do it, and say what came of it. Waits: in a thread only."""
-    if asked.action in _WITHOUT_THE_JOB:
+    if asked.action in (*DATABASE_ACTIONS, *_WITHOUT_THE_JOB):
         return _perform(project, asked)
     # spawned, not forked: this process has threads and open connections
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
@@ -93,14 +96,24 @@ def _perform(project: Project, asked: Asked) -> Answer:
     try:
         desk = project.open(asked.database)
         try:
-            run = get_run(desk.conn, desk.ledger, asked.run)
-            _require_what_is_typed(project, asked)
-            told = _act(project, desk, run, asked)
+            if asked.action in DATABASE_ACTIONS:
+                _require_what_is_typed(project, asked)
+                told = _act_on_all(project, desk, asked)
+            else:
+                run = get_run(desk.conn, desk.ledger, asked.run)
+                _require_what_is_typed(project, asked)
+                told = _act(project, desk, run, asked)
         finally:
             desk.conn.close()
     except (BackfillError, psycopg.Error) as error:
         return _refused(as_told(error))
     return Answer(lines=told.lines, notes=told.notes, exit_code=int(told.exit_code))
+
+
+def _act_on_all(project: Project, desk: Desk, asked: Asked) -> Told:
+    if asked.action == "stop-all":
+        return operate.stop_all(desk, reason=asked.text("reason"), by=asked.by)
+    return operate.start_all(project, desk, by=asked.by)
 
 
 def _act(project: Project, desk: Desk, run: Run, asked: Asked) -> Told:

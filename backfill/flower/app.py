@@ -11,6 +11,7 @@ from tornado.web import url
 
 from backfill.flower.handlers import (
     ActionJson,
+    DatabaseActionJson,
     Metrics,
     OverviewJson,
     OverviewPage,
@@ -46,6 +47,7 @@ class Backfills(Flower):
             url(r"/backfills/?", OverviewPage, name="backfills"),
             url(rf"/backfills/run/{_RUN}", RunPage, name="backfills_run"),
             url(r"/backfills/api/overview", OverviewJson, name="backfills_overview"),
+            url(r"/backfills/api/all/([a-z-]+)", DatabaseActionJson, name="backfills_api_all"),
             url(rf"/backfills/api/run/{_RUN}", RunJson, name="backfills_api_run"),
             url(rf"/backfills/api/run/{_RUN}/quarantine", QuarantineJson),
             url(rf"/backfills/api/run/{_RUN}/([a-z-]+)", ActionJson),

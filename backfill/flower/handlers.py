@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from base64 import b64decode
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -165,7 +166,7 @@ class QuarantineJson(_Json):
         )
 
 
-class ActionJson(_Json):
+class _Action(_Json):
     """A button was pressed, and its question answered."""
 
     def check_xsrf_cookie(self) -> None:
@@ -182,12 +183,12 @@ class ActionJson(_Json):
             raise HTTPError(403, "this request comes from another site")
         RequestHandler.check_xsrf_cookie(self)
 
-    @authenticated
-    async def post(self, run: str, action: str) -> None:
+    async def act(self, action: str, *, among: Sequence[str], run: str = "") -> None:
+        """Do it, if it is `among` what can be done here and the person may."""
         may = self.rights
         if not may.may_act:
             raise HTTPError(403, may.why)
-        if action not in actions.ACTIONS:
+        if action not in among:
             raise HTTPError(404, f"there is no action {action}")
         asked = actions.Asked(
             action=action,
@@ -211,6 +212,22 @@ class ActionJson(_Json):
         if not isinstance(values, dict):
             raise HTTPError(400, "the body is no JSON object")
         return values
+
+
+class ActionJson(_Action):
+    """One of a run's buttons."""
+
+    @authenticated
+    async def post(self, run: str, action: str) -> None:
+        await self.act(action, among=actions.ACTIONS, run=run)
+
+
+class DatabaseActionJson(_Action):
+    """One of the buttons for all runs of a database."""
+
+    @authenticated
+    async def post(self, action: str) -> None:
+        await self.act(action, among=actions.DATABASE_ACTIONS)
 
 
 class Static(StaticFileHandler):

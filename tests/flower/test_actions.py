@@ -39,8 +39,15 @@ def test_where_a_confirmation_is_wanted_the_databases_name_is_typed(crew: Crew, 
     }
     project = Project(replace(shipped.settings, databases=databases), shipped.environ)
     for typed in ({}, {"typed_database": "other"}, {"typed_database": None}):
-        answer = perform(project, asked("pause", run, **typed))
-        assert answer.remedy == "Type its name, default."
+        for action, name in (("pause", run), ("stop-all", "")):
+            answer = perform(project, asked(action, name, **typed))
+            assert answer.remedy == "Type its name, default."
+    assert crew.causes(run) == set()
+    assert perform(project, asked("stop-all", "", typed_database="default")).error == ""
+    assert crew.causes(run) == {"stop-all"}
+    assert crew.events(run)[-1].caused_by == "flower:ann"
+    assert perform(project, asked("start-all", "")).remedy == "Type its name, default."
+    assert perform(project, asked("start-all", "", typed_database="default")).error == ""
     assert crew.causes(run) == set()
     assert perform(project, asked("pause", run, typed_database="default")).error == ""
     assert crew.causes(run) == {"user"}

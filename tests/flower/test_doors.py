@@ -47,6 +47,9 @@ def read_only(crew: Crew) -> Iterator[FlowerServer]:
         yield server
 
 
+STOP_ALL = "/backfills/api/all/stop-all?database=default"
+
+
 def pause_of(run: str) -> str:
     return f"/backfills/api/run/{run}/pause?database=default"
 
@@ -68,9 +71,10 @@ def test_a_request_that_no_page_of_ours_has_sent_is_refused(
         {"Host": "evil.example", "Origin": "http://evil.example"},
     ]
     for headers in foreign:
-        answer = flower.post(pause_of(run), {}, **headers)
-        assert answer.status == 403, headers
-        assert answer.json["error"], headers
+        for action in (pause_of(run), STOP_ALL):
+            answer = flower.post(action, {}, **headers)
+            assert answer.status == 403, headers
+            assert answer.json["error"], headers
     assert crew.causes(run) == set()
     answer = flower.post(
         pause_of(run), {"reason": "ours"}, Origin=f"http://{own}", Sec_Fetch_Site="same-origin"
@@ -88,11 +92,13 @@ def test_nobody_cancels_without_typing_the_run(crew: Crew, flower: FlowerServer,
     assert crew.state(run) is RunState.QUEUED
 
 
-@pytest.mark.parametrize("action", ["explode", "quarantine", "tune"])
+@pytest.mark.parametrize(
+    "action", ["run/RUN/explode", "run/RUN/quarantine", "run/RUN/tune", "all/pause"]
+)
 def test_what_cannot_be_done_is_told_with_a_remedy(
     flower: FlowerServer, run: str, action: str
 ) -> None:
-    answer = flower.post(f"/backfills/api/run/{run}/{action}", {"rate": "fast"})
+    answer = flower.post(f"/backfills/api/{action.replace('RUN', run)}", {"rate": "fast"})
     assert answer.status in {400, 404, 405}
     assert answer.json["error"]
 
@@ -126,7 +132,8 @@ def test_who_has_no_login_sees_and_changes_nothing(
     for path in ("/backfills", f"/backfills/run/{run}", "/backfills/api/overview"):
         assert stranger.get(path).status == 401
         assert stranger.get(path, Authorization="").status == 401
-    assert guarded.post(pause_of(run), {}, Authorization="").status == 401
+    for action in (pause_of(run), STOP_ALL):
+        assert guarded.post(action, {}, Authorization="").status == 401
     assert crew.causes(run) == set()
 
 
@@ -167,11 +174,16 @@ def test_strangers_and_readers_look_and_are_offered_nothing(  # noqa: PLR0917 - 
     expect(page.locator(".bf-top .bf-state")).to_have_text("queued")
     expect(page.locator("#bf-why")).to_contain_text(told)
     assert page.locator("[data-action]").count() == 0
+    page.goto(f"{server.url}/backfills")
+    expect(page.locator("article")).to_contain_text(run)
+    assert page.locator("[data-action]").count() == 0
     page.close()
     for action in ("pause", "cancel", "tune", "resume", "retry", "quarantine-accept"):
         answer = server.post(f"/backfills/api/run/{run}/{action}", {"typed_run": run})
         assert answer.status == 403
         assert told in answer.json["error"]
+    for action in ("stop-all", "start-all"):
+        assert server.post(f"/backfills/api/all/{action}", {}).status == 403
     assert crew.state(run) is RunState.QUEUED
     assert crew.causes(run) == set()
     assert server.get(f"/backfills/api/run/{run}/quarantine?reasons=1").status == sees_rows

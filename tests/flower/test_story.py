@@ -68,6 +68,28 @@ def test_a_run_is_watched_paused_tuned_resumed_and_brought_to_its_end(
     expect(page.locator("#bf-told")).to_contain_text(f"{run} is paused")
     expect(page.locator(".bf-limit")).to_contain_text("user: the boss is looking")
 
+    # the red button, which names the database, and what undoes it: the user's pause stays
+    page.get_by_role("link", name="Backfills", exact=True).first.click()
+    page.get_by_role("button", name="Stop all default").click()
+    expect(dialog).to_contain_text("default, postgresql://127.0.0.1")
+    expect(dialog).not_to_contain_text(run)
+    page.get_by_label("Reason").fill("the disk is full")
+    page.get_by_role("button", name="Stop all", exact=True).click()
+    expect(page.locator("#bf-told")).to_contain_text(f"default: {run} is paused")
+    assert crew.causes(run) == {"user", "stop-all"}
+    expect(page.locator(".bf-database .bf-wrong:visible")).to_contain_text("the disk is full")
+    expect(page.get_by_role("button", name="Stop all default")).to_be_hidden()
+    page.get_by_role("button", name="Start all default").click()
+    page.get_by_role("button", name="Start all", exact=True).click()
+    expect(page.locator("#bf-told")).to_contain_text(f"default: {run} is let go on")
+    assert crew.causes(run) == {"user"}
+    expect(page.get_by_role("button", name="Stop all default")).to_be_visible()
+
+    # words stand below a chart's lines, and not on them
+    page.get_by_role("link", name="item.n").click()
+    expect(page.locator(".bf-chart-times").first).to_contain_text("at most")
+    expect(page.locator(".bf-plot").first).to_have_text("")
+
     # tuned: only what was changed
     page.get_by_role("button", name=f"Tune {run}").click()
     page.get_by_label("Rate").fill("")

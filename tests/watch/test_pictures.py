@@ -139,6 +139,18 @@ def test_a_picture_says_that_a_database_leaves_no_room_for_slots(crew: Crew) -> 
     assert slots == Slots(most=3, of_all=0, held=0, is_more_to_do=True)
 
 
+def test_workers_are_asked_for_once_a_round(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = crew.enqueue("count")
+    crew.conn.execute(
+        "INSERT INTO backfill.worker (name, version, started_at, seen_at)"
+        " VALUES ('w0', '1', now(), now())"
+    )
+    monkeypatch.setattr("backfill.watch.progress.workers", None)
+    with checkpoint_of(crew) as checkpoint, gallery_of(crew) as gallery:
+        publish(crew, Publisher("default", checkpoint))
+        assert gallery.picture(run).progress.workers == 1
+
+
 # ------------------------------------------------------------------------------ what may vanish
 
 

@@ -1,4 +1,7 @@
-// The buttons: each asks in a dialog that names run, job and database, and then sends what was said.
+// The buttons: each asks in a dialog that names what it is for, and then sends what was said.
+//
+// What they are for, the subject, is a run or all runs of a database:
+//   { name, names: shown in the question, api: where an action is sent, database, about: for QUESTIONS }
 
 import { el, plural } from "./draw.js";
 import { here, places, post } from "./server.js";
@@ -33,6 +36,8 @@ const LABELS = {
   retry: "Retry",
   "quarantine-retry": "Take again",
   "quarantine-accept": "Accept",
+  "stop-all": "Stop all",
+  "start-all": "Start all",
 };
 
 const QUESTIONS = {
@@ -57,6 +62,12 @@ const QUESTIONS = {
   ],
   "quarantine-retry": (run) => ["Take the rows in quarantine again?", `${plural(run.quarantine.open, "row")}, now that they are mended.`, []],
   "quarantine-accept": (run) => ["Leave the rows in quarantine as they are?", `${plural(run.quarantine.open, "row")}, for good. The run goes on to its end.`, []],
+  "stop-all": () => [
+    "Stop all runs of this database?",
+    "The batches in hand are finished, and nothing is lost. A new run begins stopped, too.",
+    [field("reason", "Reason", "shown to everybody; may stay empty")],
+  ],
+  "start-all": () => ["Let all runs of this database go on?", "What else pauses a run goes on to do so.", []],
 };
 
 function literally(text) {
@@ -82,24 +93,53 @@ export const DONE = "backfills:done";
 const dialog = document.getElementById("bf-dialog");
 const told = document.getElementById("bf-told");
 const READABLE_MS = 20000;
-const QUIET = ["cancel", "tune", "quarantine-accept"];
+const QUIET = ["cancel", "tune", "quarantine-accept", "stop-all"];
+const GRAVE = ["cancel", "stop-all"];
+
+// A run's buttons; all that are possible, or only some of them.
+export function buttons(only = Object.keys(LABELS)) {
+  const drawn = row();
+  return {
+    node: drawn.node,
+    update: (run, database) => drawn.update(ofRun(run, database), possible(run).filter((action) => only.includes(action))),
+  };
+}
+
+function ofRun(run, database) {
+  const names = [["Run", run.run], ["Job", run.job], whereOf(database)];
+  return { name: run.run, names, api: (action) => places.api(run.run, database.name, `/${action}`), database, about: run };
+}
+
+// The red button of a database, or the one that undoes it.
+export function redButton() {
+  const drawn = row();
+  return {
+    node: drawn.node,
+    update: (database) => drawn.update(ofAll(database), database.error ? [] : [database.stopped ? "start-all" : "stop-all"]),
+  };
+}
+
+function ofAll(database) {
+  return { name: database.name, names: [whereOf(database)], api: (action) => places.all(action, database.name), database, about: database };
+}
+
+const whereOf = (database) => ["Database", `${database.name}, ${database.where}`];
 
 // A row of buttons for what is possible now; empty where nobody may do anything.
-export function buttons(only = Object.keys(LABELS)) {
+function row() {
   const node = el("div", { class: "bf-buttons" });
   const made = new Map();
-  let run = null;
-  let database = null;
+  let subject = null;
   function button(action) {
     const kind = QUIET.includes(action) ? "btn-outline-secondary" : "btn-outline-primary";
-    const label = `${LABELS[action]} ${run.run}`;
-    return el("button", { type: "button", class: `btn btn-sm ${kind}`, "data-action": action, "aria-label": label, onclick: () => ask(action, run, database) }, LABELS[action]);
+    const label = `${LABELS[action]} ${subject.name}`;
+    return el("button", { type: "button", class: `btn btn-sm ${kind}`, "data-action": action, "aria-label": label, onclick: () => ask(action, subject) }, LABELS[action]);
   }
   return {
     node,
-    update(nextRun, nextDatabase) {
-      [run, database] = [nextRun, nextDatabase];
-      const now = here.mayAct === "yes" ? possible(run).filter((action) => only.includes(action)) : [];
+    update(nextSubject, asked) {
+      subject = nextSubject;
+      const now = here.mayAct === "yes" ? asked : [];
       let next = null;
       for (const action of Object.keys(LABELS).reverse()) {
         if (now.includes(action) && !made.has(action)) {
@@ -113,15 +153,14 @@ export function buttons(only = Object.keys(LABELS)) {
   };
 }
 
-function ask(action, run, database) {
-  const [title, explanation, asked] = QUESTIONS[action](run);
+function ask(action, { names, api, database, about }) {
+  const [title, explanation, asked] = QUESTIONS[action](about);
   const typed = database.confirm
     ? [field("typed_database", "The database’s name", `type ${database.name}`, { pattern: literally(database.name), required: true })]
     : [];
-  const names = [["Run", run.run], ["Job", run.job], ["Database", `${database.name}, ${database.where}`]];
   const wrong = el("p", { class: "bf-wrong", role: "alert" });
   const goes = action === "cancel" ? "End the run" : LABELS[action];
-  const go = el("button", { type: "submit", class: `btn ${action === "cancel" ? "btn-danger" : "btn-primary"}` }, goes);
+  const go = el("button", { type: "submit", class: `btn ${GRAVE.includes(action) ? "btn-danger" : "btn-primary"}` }, goes);
   const back = el("button", { type: "button", class: "btn btn-outline-secondary", onclick: () => dialog.close() }, "Not now");
   const form = el(
     "form",
@@ -141,7 +180,7 @@ function ask(action, run, database) {
     go.textContent = "A moment …";
     wrong.textContent = "";
     const values = action === "tune" ? changed(before, valuesOf(form)) : valuesOf(form);
-    const answer = await post(places.api(run.run, database.name, `/${action}`), values);
+    const answer = await post(api(action), values);
     go.disabled = false;
     go.textContent = goes;
     if (answer.error) {

@@ -1,6 +1,6 @@
 // The page of all runs: for each database what lives, then, quieter, what has ended.
 
-import { buttons } from "./ask.js";
+import { buttons, redButton } from "./ask.js";
 import { clock, count, each, el, plural, refill, seconds, spark, when, write } from "./draw.js";
 import { bar, events, figures, FIGURES, limit, schedules, state, working } from "./parts.js";
 import { places } from "./server.js";
@@ -18,6 +18,7 @@ export function overview() {
 
 function section(first) {
   const workers = el("span");
+  const red = redButton();
   const wrong = el("p", { class: "bf-note bf-wrong" });
   const stopped = el("p", { class: "bf-note bf-wrong" });
   const cards = el("div", { class: "bf-cards" });
@@ -31,7 +32,7 @@ function section(first) {
     el("h3", {}, "Ended"),
     el("div", { class: "bf-scroll", tabindex: "0", role: "region", "aria-label": "Table of ended runs" }, el("table", {}, el("thead", {}, el("tr", {}, ...["Run", "State", "Rows", "Took", "Ended"].map((text) => el("th", { scope: "col" }, text)))), past)),
   );
-  const node = el("section", { class: "bf-database", "aria-label": `Database ${first.name}` }, el("header", {}, el("h2", {}, first.name), el("span", { class: "bf-where" }, first.where), workers), wrong, stopped, cards, nothing, planning, ended);
+  const node = el("section", { class: "bf-database", "aria-label": `Database ${first.name}` }, el("header", {}, el("h2", {}, first.name), el("span", { class: "bf-where" }, first.where), workers, red.node), wrong, stopped, cards, nothing, planning, ended);
   return {
     node,
     update(found) {
@@ -41,6 +42,7 @@ function section(first) {
       write(wrong, found.error ? `${found.error}. ${found.remedy ?? ""}` : "");
       stopped.hidden = !found.stopped;
       write(stopped, found.stopped ? `All runs are stopped since ${clock(found.stopped.since)}: ${found.stopped.reason} (${found.stopped.by}). \`backfill start-all\` lets them go on.` : "");
+      red.update(found);
       write(workers, found.error ? "" : workerLine(found.workers));
       each(cards, live.map((run) => ({ run, database: found })), ({ run }) => run.run, card);
       cards.hidden = live.length === 0;

@@ -10,6 +10,7 @@ const fill = (address, run) => address.replace("RUN", encodeURIComponent(run));
 export const places = {
   run: (run, database) => fill(here.runPage, run) + of(database),
   api: (run, database, more = "") => fill(here.runApi, run) + more + of(database),
+  all: (action, database) => here.allApi.replace("ACTION", action) + of(database),
   // Flower puts what follows `name` into its search as it is
   tasks: (run) => `${here.tasks}?name=${encodeURIComponent(`backfill.work kwargs:${run}`)}`,
 };
