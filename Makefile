@@ -64,6 +64,10 @@ demo-stop: $(READY)  ## end what `make demo KEEP=1` left running
 test: $(READY)  ## run every test (ARGS="-k cursor" chooses)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
+.PHONY: chaos
+chaos: $(READY)  ## kill workers and servers at work, and check each row (KILLS=1000, SEED=... repeats)
+	@$(BIN)/python -m tests.chaos --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED))
+
 .PHONY: lint
 lint: $(READY)  ## ruff's rules and format, and the direction of imports
 	@$(BIN)/ruff check .

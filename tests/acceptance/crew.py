@@ -78,9 +78,14 @@ class Worker:
         return [line for line in found if line["event"] in events]
 
     def kill(self) -> None:
-        """End it and its children at once."""
-        if self.is_alive:
+        """End it and its children at once, also those whose main process is gone."""
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(timeout=30)
+
+    def kill_main(self) -> None:
+        """End its main process; nobody ends its children."""
+        self._process.kill()
         self._process.wait(timeout=30)
 
     def kill_a_child(self, chance: random.Random) -> bool:
@@ -103,7 +108,8 @@ class Worker:
 
     def go_on(self) -> None:
         """Continue all its processes."""
-        os.killpg(self._process.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -147,14 +153,21 @@ class Crew:
     def close(self) -> None:
         """End whatever still runs."""
         for worker in self.workers:
-            if worker.is_alive:
-                worker.kill()
+            worker.kill()
         if "desk" in self.__dict__:
             self.desk.conn.close()
         self.conn.close()
         self._forget_jobs()
         if str(self.folder) in sys.path:
             sys.path.remove(str(self.folder))
+
+    def reconnect(self) -> None:
+        """Connect again: the server has been away."""
+        self.conn.close()
+        self.conn = connect(self._environ["BACKFILL_DATABASE_URL"])
+        if "desk" in self.__dict__:
+            self.desk.conn.close()
+            del self.desk
 
     # -- the project ------------------------------------------------------------------------
 
@@ -242,6 +255,17 @@ class Crew:
 
     def is_obeyed(self, action: str, point: str) -> bool:
         return not (self._orders / f"{action} @ {point}").exists()
+
+    def withdraw(self, action: str, point: str) -> None:
+        """Nobody obeys this order any more."""
+        (self._orders / f"{action} @ {point}").unlink(missing_ok=True)
+
+    def let_stopped_go_on(self) -> None:
+        """Continue every process that obeyed an order to stop."""
+        for path in self._orders.glob("stopped *"):
+            with suppress(ProcessLookupError):
+                os.kill(int(path.name.split()[1]), signal.SIGCONT)
+            path.unlink()
 
     def stopped(self) -> int | None:
         """The process id of the child that obeyed an order to stop."""
