@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from backfill.errors import Quarantine, RetryLater
 from backfill.job import (
+    Call,
     Delete,
     Insert,
     Job,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchInfo",
+    "Call",
     "Delete",
     "Insert",
     "Job",

@@ -12,6 +12,7 @@ import backfill
 
 PUBLIC = [
     "BatchInfo",
+    "Call",
     "Delete",
     "Insert",
     "Job",

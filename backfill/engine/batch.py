@@ -36,7 +36,7 @@ from backfill.engine.transform import Outcome, Refusal
 from backfill.engine.write import Values, Written
 from backfill.events import Event
 from backfill.model import Counts, Key, RunState, SlicePhase
-from backfill.pg import slices
+from backfill.pg import quarantine, slices
 from backfill.pg.connect import application_name, transaction
 from backfill.pg.failure import Fault, FaultKind, classify
 from backfill.pg.ledger import add_event
@@ -60,7 +60,8 @@ class Batch:
         taken: rows that were locked.
         refused: rows that went into quarantine.
         missed: deferred rows that are still not to be had.
-        seconds: from BEGIN to the answer to COMMIT.
+        seconds: from BEGIN, or the reading without locks before it, to the answer to COMMIT.
+        busy_seconds: of these, those in which the database worked for it or rows were locked.
         wal_bytes: what the server wrote between its first and its last statement, other sessions'
             share included; None: not known.
         at_end: the slice has nothing more to do in this phase.
@@ -74,6 +75,7 @@ class Batch:
     refused: int
     missed: int
     seconds: float
+    busy_seconds: float
     wal_bytes: int | None
     at_end: bool
     was_sweep: bool
@@ -96,21 +98,22 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             run=held.run,
             in_batch=True,
         ):
-            now = _hold(bench, held)
+            now = hold(bench, held)
             probe("before the page")
             page, outcomes = take(bench, now, rows, step, started)
             step.begin("write")
             written, refusals = write(bench, now, page, outcomes)
             step.begin("record")
             probe("after the write")
-            batch = _record(bench, now, page, written, refusals)
+            batch = record(bench, now, page, written, refusals)
             probe("before COMMIT")
             step.begin("commit")
         probe("after COMMIT")
     except psycopg.Error as error:
         step.remember(bench)
         raise interruption(bench, step, error) from error
-    return replace(batch, asked=rows, seconds=bench.clock.monotonic() - started)
+    seconds = bench.clock.monotonic() - started
+    return replace(batch, asked=rows, seconds=seconds, busy_seconds=seconds)
 
 
 def take(
@@ -150,16 +153,26 @@ class Step:
             bench.memory.keep(self.page.keys, self.page.rows, self.outcomes)
 
 
-def _hold(bench: Bench, held: Slice) -> Slice:
+def hold(bench: Bench, held: Slice, *, may_be_paused: bool = False) -> Slice:
+    """Lock the slice's row, if it is ours and the run works.
+
+    Raises:
+        StaleEpochError, NotAllowedError: it is not so.
+    """
     found = slices.lock(bench.conn, bench.ledger, held, reads_wal=bench.reads_wal)
+    return allowed(held, found, may_be_paused=may_be_paused)
+
+
+def allowed(held: Slice, found: tuple[Slice, str] | None, *, may_be_paused: bool = False) -> Slice:
+    """The slice as it was found in the ledger, if work on it is allowed; raises as `hold`."""
     if found is None:
         raise StaleEpochError(f"slice {held.number} is held under a newer epoch than {held.epoch}")
     now, state = found
-    allowed = {
+    right = {
         SlicePhase.WALK: RunState.RUNNING,
         SlicePhase.SWEEP: RunState.SWEEPING,
     }.get(now.phase)
-    if state != allowed:
+    if state != right and not (may_be_paused and state == RunState.PAUSED):
         raise NotAllowedError(f"the run is {state}")
     return now
 
@@ -229,13 +242,14 @@ def write(
     return written, refused
 
 
-def _record(
+def record(
     bench: Bench,
     now: Slice,
     page: Page,
     written: Written,
     refused: Refused,
 ) -> Batch:
+    """Write into the ledger what became of the page; `hold` has locked the slice's row."""
     skips = bench.writer.skips_conflicts
     outcome = Counts(
         written=written.keys,
@@ -255,7 +269,7 @@ def _record(
             rows=len(refused),
             sqlstates=sorted({sqlstate for _, sqlstate, _ in refused if sqlstate is not None}),
         )
-        slices.add_quarantined(bench.conn, bench.ledger, now, refused)
+        quarantine.add_quarantined(bench.conn, bench.ledger, now, refused)
     added = page.record(bench, now, outcome)
     phase = _next_phase(bench, now, page, added)
     held = slices.record(
@@ -277,6 +291,7 @@ def _record(
         refused=len(refused),
         missed=len(page.missed),
         seconds=0.0,
+        busy_seconds=0.0,
         wal_bytes=_between(now.wal_at, held.wal_at),
         at_end=page.at_end,
         was_sweep=page.is_sweep,

@@ -20,12 +20,13 @@ from backfill.clock import Clock
 from backfill.engine.columns import read_columns
 from backfill.engine.halving import Halving
 from backfill.engine.pace import Pace
+from backfill.engine.reading import Reading, reading_of
 from backfill.engine.sizing import BatchSizer
 from backfill.engine.transform import Memory, PythonTransform
 from backfill.engine.write import Writer
 from backfill.errors import ProjectError, UnreachableError
 from backfill.events import Event
-from backfill.job import Insert, Job, Options, RowFactory
+from backfill.job import Call, Insert, Job, Options, RowFactory
 from backfill.job.declaration import Declaration, bind, sql_fragment
 from backfill.model import BatchInfo, Counts, RunInfo
 from backfill.pg import catalog, slices
@@ -101,6 +102,7 @@ class Bench:
 
     Attributes:
         columns: those that a Python transform is given; None when PostgreSQL computes.
+        reading: how rows are read without locks; None: they are locked when they are read.
         after_rewalk: the keyset with the quarantined keys of a slice left out, for its next pass.
         reads_wal: how far the server's WAL has come can be read, so batches have a budget of it.
         asks_for_signals: the settings name signals, so a run that nobody measures stops.
@@ -120,6 +122,7 @@ class Bench:
     after_rewalk: Keyset
     writer: Writer
     columns: tuple[str, ...] | None
+    reading: Reading | None
     rows: RowFactory | None
     transform: PythonTransform | None
     texts: ValueTexts
@@ -179,6 +182,11 @@ class Bench:
             self.on_tune(parsed)
 
     @property
+    def reader(self) -> Connection:
+        """Where rows are read without locks."""
+        return self.conn
+
+    @property
     def limits(self) -> Limits:
         return Limits(
             lock_timeout_seconds=self.options.lock_timeout_seconds,
@@ -187,8 +195,9 @@ class Bench:
 
     @property
     def checks_completion(self) -> bool:
-        """Only a `todo` tells a row that is done from one that is not."""
-        return self.declaration.source.todo is not None
+        """Only a `todo` tells a row that is done; what Call does is not seen in its rows."""
+        declaration = self.declaration
+        return declaration.source.todo is not None and not isinstance(declaration.target, Call)
 
 
 def run_info(run: Run, *, counts: Counts | None = None) -> RunInfo:
@@ -300,6 +309,7 @@ def _make(
     writer = Writer(declaration, keyset, source=source, target=target, arguments=arguments)
     columns = read_columns(declaration, source, resolved.key) if writer.is_python else None
     options = Options.from_json(run.options)
+    is_unlocked = declaration.reads_unlocked(options)
     if run.speed < 1:
         pace.tune(options, speed=run.speed)
     _set_up(conn, run, job)
@@ -321,6 +331,7 @@ def _make(
         ),
         writer=writer,
         columns=columns,
+        reading=reading_of(declaration, keyset, columns) if columns and is_unlocked else None,
         rows=None if columns is None else RowFactory(columns, resolved.key),
         transform=(PythonTransform(declaration, job, clock=clock) if columns is not None else None),
         texts=ValueTexts(conn),

@@ -1,4 +1,4 @@
-"""Which columns a job writes, as its declaration says."""
+"""Which columns a job reads and writes, as its declaration says."""
 
 from __future__ import annotations
 

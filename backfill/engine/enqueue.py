@@ -68,6 +68,7 @@ def prepare(
     """
     values = declaration.complete_params(params)
     job = bind(declaration.job_class, params, environ=environ)
+    declaration.reads_unlocked(options or declaration.options)
     found = preflight(conn, declaration, arguments=declaration.sql_arguments(job))
     return Prepared(
         id=new_run_id(declaration.name),

@@ -96,7 +96,7 @@ class Page:
         return outcome + Counts(paged=outcome.total + new + gone, deferred=new, gone=gone)
 
 
-def _keyset(bench: Bench, held: Slice) -> tuple[Keyset, dict[str, Any]]:
+def ours(bench: Bench, held: Slice) -> tuple[Keyset, dict[str, Any]]:
     """What is ours in this slice; on a further pass without the keys that are in quarantine."""
     arguments: dict[str, Any] = dict(bench.arguments)
     if held.passes == 0 or held.counts.quarantined == 0:
@@ -107,7 +107,7 @@ def _keyset(bench: Bench, held: Slice) -> tuple[Keyset, dict[str, Any]]:
 
 def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
     """Choose and lock the next rows after the cursor."""
-    keyset, arguments = _keyset(bench, held)
+    keyset, arguments = ours(bench, held)
     width = len(keyset.columns)
     after = held.cursor if held.cursor is not None else held.after
     scan_rows = max(LEAST_SCAN_ROWS, rows * SCAN_ROWS_PER_ROW)
@@ -196,7 +196,7 @@ def page_bounds(bench: Bench, held: Slice, page: Page) -> tuple[bool, dict[str, 
     """Whether there is a lower bound, and the parameters of both: `(cursor, last]`."""
     after = held.cursor if held.cursor is not None else held.after
     return after is not None, {
-        **_keyset(bench, held)[1],
+        **ours(bench, held)[1],
         **bound("after", after),
         **bound("upto", page.last),
     }
@@ -204,7 +204,7 @@ def page_bounds(bench: Bench, held: Slice, page: Page) -> tuple[bool, dict[str, 
 
 def _left(bench: Bench, held: Slice, page: Page) -> list[Key]:
     """Keys up to the page's cursor that are ours now and were not taken."""
-    keyset, arguments = _keyset(bench, held)
+    keyset, arguments = ours(bench, held)
     after = held.cursor if held.cursor is not None else held.after
     return [
         tuple(line)

@@ -14,7 +14,7 @@ from typing import Any
 from backfill.clock import Clock
 from backfill.engine.faults import OutageError, RowsRefusedError, StopError
 from backfill.errors import Quarantine, RetryLater
-from backfill.job import Delete, Insert, Job, Row
+from backfill.job import Call, Delete, Insert, Job, Row
 from backfill.job.declaration import Declaration
 from backfill.model import Key
 
@@ -27,8 +27,13 @@ class Refusal:
     sqlstate: str | None = None
 
 
-#: What became of a row: what to write (for Delete: an empty mapping), None (leave it), or why not.
+#: What became of a row: what to write (for Delete and Call: an empty mapping), None (leave it), or
+#: why not.
 Outcome = Sequence[Mapping[str, Any]] | None | Refusal
+
+
+#: The call is done, whatever it answered.
+_CALLED: Outcome = [{}]
 
 
 @dataclass(slots=True)
@@ -67,13 +72,20 @@ class PythonTransform:
         )
 
     def __call__(
-        self, keys: Sequence[Key], rows: Sequence[Row], memory: Memory, *, deadline: float
+        self,
+        keys: Sequence[Key],
+        rows: Sequence[Row],
+        memory: Memory,
+        *,
+        deadline: float,
+        should_stop: Callable[[], bool] | None = None,
     ) -> list[Outcome]:
         """Transform rows in order.
 
         Args:
             keys, rows: aligned, ascending by key.
             deadline: on the monotonic clock; after it no further row is begun.
+            should_stop: asked before each row but the first: begin no further row.
 
         Returns:
             Outcomes for the first rows; at least one when there is a row.
@@ -87,17 +99,17 @@ class PythonTransform:
             return self._by_batch(keys, rows, memory)
         outcomes: list[Outcome] = []
         monotonic, function, repeats = self._clock.monotonic, self._function, not memory.is_empty
-        is_delete = isinstance(self._target, Delete)
+        is_usual = not isinstance(self._target, Delete | Call)
         outcome: Outcome
         for key, row in zip(keys, rows, strict=True):
             known, outcome = memory.recall(key, row) if repeats else (False, None)
             if not known:
-                if outcomes and monotonic() > deadline:
+                if outcomes and (monotonic() > deadline or (should_stop and should_stop())):
                     break
                 try:
                     result = function(row)
                     # most transforms return a dict, and this loop is a hot path
-                    usual = type(result) is dict and not is_delete
+                    usual = type(result) is dict and is_usual
                     outcome = [result] if usual else self._checked(result)
                 except self._outages as error:
                     if outcomes:
@@ -125,6 +137,8 @@ class PythonTransform:
             if len(rows) > 1:
                 raise RowsRefusedError(len(rows), type(error).__name__) from error
             return [_refusal(error)]
+        if isinstance(self._target, Call):
+            return [_CALLED] * len(rows)
         if isinstance(results, str | bytes | Mapping) or not isinstance(results, Sequence):
             raise StopError(
                 f"{self._name}.transform_batch returned {type(results).__name__}; it must return a"
@@ -140,6 +154,8 @@ class PythonTransform:
         return [self._checked(result) for result in results]
 
     def _checked(self, result: Any) -> Outcome:
+        if isinstance(self._target, Call):
+            return _CALLED
         if isinstance(self._target, Delete):
             return [{}] if result else None
         if result is None:

@@ -16,7 +16,7 @@ import psycopg
 import structlog
 import tenacity
 
-from backfill.engine import batch, lifecycle
+from backfill.engine import batch, lifecycle, optimistic
 from backfill.engine.begin import begin
 from backfill.engine.bench import Bench, run_info
 from backfill.engine.faults import (
@@ -299,7 +299,7 @@ def _next_batch(bench: Bench, held: Slice, is_over: Callable[[], bool]) -> batch
         except Interruption:
             bench.pace.after_batch(rows, 0)
             raise
-        bench.pace.after_batch(rows, done.taken, seconds=done.seconds)
+        bench.pace.after_batch(rows, done.taken, seconds=done.busy_seconds)
         bench.halving.settled()
         if not bench.halving.is_active:
             bench.memory.forget()
@@ -332,7 +332,8 @@ def _resized(held: Slice, change: Resized | None) -> None:
 
 def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
     try:
-        return batch.execute(bench, held, rows=min(rows, bench.sizer.rows), probe=bench.probe)
+        execute = batch.execute if bench.reading is None else optimistic.execute
+        return execute(bench, held, rows=min(rows, bench.sizer.rows), probe=bench.probe)
     except (RetriableError, RowsRefusedError) as error:
         if isinstance(error, RetriableError):
             bench.observer.batch_failed(bench, error.fault.sqlstate)

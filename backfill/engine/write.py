@@ -6,7 +6,7 @@ blocks inserts of its children, so it is used only where the write itself needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from psycopg import sql
 
 from backfill.engine.columns import copied_columns, update_columns
 from backfill.engine.faults import StopError
-from backfill.job import Delete, Insert, Update
+from backfill.engine.lines import Line, groups
+from backfill.job import Call, Delete, Insert, Update
 from backfill.job.declaration import Declaration, sql_fragment
 from backfill.model import Key
 from backfill.pg.catalog import Relation, as_template, identifier, identifiers
@@ -77,6 +78,11 @@ class Writer:
         return self._declaration.kind in {"row", "batch"}
 
     @property
+    def locks_rows(self) -> bool:
+        """Whether rows are locked before they are done; Call does nothing to them."""
+        return not isinstance(self._target, Call)
+
+    @property
     def table_oid(self) -> int:
         """The table that is written."""
         return self._relation.oid
@@ -136,20 +142,22 @@ class Writer:
         Raises:
             StopError: values name columns that cannot be written.
         """
+        if isinstance(self._target, Call):  # it has happened already
+            return Written(rows=len(rows), keys=len(rows), missing=0)
         if (written := self._write_alike(conn, texts, rows)) is not None:
             return written
         unfit: list[tuple[Key, str]] = []
-        lines: list[_Line] = []
+        lines: list[Line] = []
         fit = 0
         for key, several in rows:
             try:
-                lines += [_Line(key, tuple(v), self._texts(texts, v)) for v in several]
+                lines += [Line(key, tuple(v), self._texts(texts, v)) for v in several]
             except UnfitValueError as error:
                 unfit.append((key, str(error)))
                 continue
             fit += 1
         meant = len(lines)
-        done = sum(self._write_group(conn, *group) for group in _groups(lines))
+        done = sum(self._write_group(conn, *group) for group in groups(lines))
         # several rows a key: which of them met a conflict is not known, so keys count as written
         # as long as enough rows were; the smallest number that is certainly right
         keys = done if meant == fit else min(fit, done)
@@ -199,7 +207,7 @@ class Writer:
         conn: Connection,
         columns: tuple[str, ...],
         types: tuple[str | None, ...],
-        lines: Sequence[_Line],
+        lines: Sequence[Line],
     ) -> int:
         arrays = {
             f"v_{i}": array_literal([line.texts[i][0] for line in lines])
@@ -352,36 +360,6 @@ class Writer:
                 sql.SQL("{0} = excluded.{0}").format(identifier(column)) for column in changed
             ),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One row to be written: the key of its source row, its columns and their texts."""
-
-    key: Key
-    columns: tuple[str, ...]
-    texts: list[Text]
-
-
-def _groups(
-    lines: Sequence[_Line],
-) -> Iterator[tuple[tuple[str, ...], tuple[str | None, ...], list[_Line]]]:
-    """The lines that one statement can write: the same columns, each read as the same type."""
-    # a NULL is of any type: of the one that its column's first value has
-    usual: dict[str, str | None] = {}
-    for line in lines:
-        for column, (text, type_) in zip(line.columns, line.texts, strict=True):
-            if text is not None:
-                usual.setdefault(column, type_)
-    groups: dict[tuple[tuple[str, ...], tuple[str | None, ...]], list[_Line]] = {}
-    for line in lines:
-        types = tuple(
-            usual.get(column) if text is None else type_
-            for column, (text, type_) in zip(line.columns, line.texts, strict=True)
-        )
-        groups.setdefault((line.columns, types), []).append(line)
-    for (columns, types), members in groups.items():
-        yield columns, types, members
 
 
 def _assigned(values: Mapping[str, sql.Composable]) -> sql.Composed:

@@ -13,10 +13,11 @@ from backfill.job.param import Param
 from backfill.job.registry import Registry, load
 from backfill.job.row import Row, RowFactory, key_of
 from backfill.job.source import Source, Table
-from backfill.job.target import Delete, Insert, OnConflict, Target, Update
+from backfill.job.target import Call, Delete, Insert, OnConflict, Target, Update
 from backfill.job.transform import Sql
 
 __all__ = [
+    "Call",
     "Declaration",
     "Delete",
     "Insert",

@@ -20,7 +20,7 @@ from backfill.job.options import Options
 from backfill.job.param import Param
 from backfill.job.source import Table
 from backfill.job.suggestion import did_you_mean
-from backfill.job.target import Delete, Insert, Target, Update
+from backfill.job.target import Call, Delete, Insert, Target, Update
 from backfill.job.transform import Sql
 from backfill.model import RunInfo
 
@@ -51,13 +51,34 @@ class Declaration:
     name: str
     version: int
     source: Table
-    target: Update | Insert | Delete
+    target: Update | Insert | Delete | Call
     options: Options
     params: Mapping[str, Param[Any]]
     kind: Kind
     sql: Sql | None
     retry_on: tuple[type[Exception], ...]
     doc: str
+
+    def reads_unlocked(self, options: Options) -> bool:
+        """Whether rows are read without locks, so that no transaction is open in the transform.
+
+        Raises:
+            UsageError: the job cannot work with this option.
+        """
+        lock = options.lock or ("optimistic" if isinstance(self.target, Call) else "skip")
+        if lock == "skip" and isinstance(self.target, Call):
+            raise UsageError(
+                f"{self.name}: lock is 'skip', and Call locks nothing: a transaction would be open"
+                " while the transform waits for an answer",
+                remedy="Leave the option out.",
+            )
+        if lock == "optimistic" and self.kind not in {"row", "batch"}:
+            raise UsageError(
+                f"{self.name}: lock is 'optimistic', and PostgreSQL computes this job in one"
+                " statement, which has nothing to wait for",
+                remedy="Leave the option out; it is for transforms in Python.",
+            )
+        return lock == "optimistic"
 
     def describe(self) -> dict[str, object]:
         """What decides the meaning of a run; numbers, text, lists and mappings only."""
@@ -180,7 +201,7 @@ def _read(job_class: type[Job]) -> Declaration:
         )
     source = job_class.source
     target = job_class.target
-    if not isinstance(source, Table) or not isinstance(target, Update | Insert | Delete):
+    if not isinstance(source, Table) or not isinstance(target, Update | Insert | Delete | Call):
         raise DeclarationError(
             f"{job_class.__name__}: its source or target was changed after the class was made",
             remedy="Declare them in the class's body.",
@@ -238,6 +259,8 @@ def _described(target: Target) -> dict[str, object]:
                 "columns": _listed(target.columns),
                 "conflict": _listed(target.conflict),
             }
+        case Call():
+            return {"kind": "call"}
         case _:
             return {"kind": "delete"}
 

@@ -55,7 +55,9 @@ class Options:
         slice_rows: rows a slice, 1 to 10,000,000.
         concurrency: slices worked on at once, 1 to 64.
         lock: `skip`: rows are locked while they are transformed, and those that others hold are
-            passed by and taken later; None: the same.
+            passed by and taken later. `optimistic`: rows are read without locks, transformed
+            outside any transaction, then locked and written unless what was read has changed; for
+            transforms in Python that take long. None: `optimistic` for Call, else `skip`.
         rate: rows per second over all workers, such as `5000/s`; None: as fast as it goes.
         window: when the run may work, such as `22:00-06:00 Europe/Berlin`; None: always.
         start_at: not before this instant, ISO 8601 with an offset; None: at once.
@@ -78,7 +80,7 @@ class Options:
     duty: float = 1.0
     slice_rows: int = 50_000
     concurrency: int = 2
-    lock: Literal["skip"] | None = None
+    lock: Literal["skip", "optimistic"] | None = None
     rate: str | None = None
     window: str | None = None
     start_at: str | None = None
@@ -111,8 +113,8 @@ class Options:
         _check_number("duty", self.duty, 0.01, 1.0)
         _check_int("slice_rows", self.slice_rows, 1, 10_000_000)
         _check_int("concurrency", self.concurrency, 1, 64)
-        if self.lock not in (None, "skip"):
-            raise _wrong("lock", self.lock, '"skip" or None')
+        if self.lock not in (None, "skip", "optimistic"):
+            raise _wrong("lock", self.lock, '"skip", "optimistic" or None')
         _check_text("rate", self.rate, Rate.parse, 'text such as "5000/s", or None')
         _check_text(
             "window", self.window, Window.parse, 'text such as "22:00-06:00 Europe/Berlin", or None'

@@ -33,7 +33,7 @@ from backfill.job.param import NAME as PARAM_NAME
 from backfill.job.param import Param
 from backfill.job.source import Source, Table
 from backfill.job.suggestion import nearest
-from backfill.job.target import Delete, Insert, Target, Update
+from backfill.job.target import Call, Delete, Insert, Target, Update
 from backfill.job.transform import Sql
 
 #: How much a wrong name resembles a right one, 0 to 1; names of ours are short.
@@ -163,7 +163,7 @@ def _check_values(job_class: type) -> None:
             f"retry_on is {retry_on!r}",
             f"Write {RIGHT_FORM['retry_on']}: a tuple of exception classes.",
         )
-    for field, right_type in (("source", Table), ("target", Update | Insert | Delete)):
+    for field, right_type in (("source", Table), ("target", Update | Insert | Delete | Call)):
         value = part_of(job_class, field)
         if value is not None and not isinstance(value, right_type):
             _refuse(job_class, f"{field} is {_described(value)}", f"Write {RIGHT_FORM[field]}.")
@@ -220,7 +220,7 @@ def _check_whole(job_class: type) -> None:
         if part_of(job_class, field) is None:
             _refuse(job_class, f"{field} is missing", f"{RIGHT_JOB}\n{RIGHT_BASE}")
     source: Table = part_of(job_class, "source")
-    target: Update | Insert | Delete = part_of(job_class, "target")
+    target: Update | Insert | Delete | Call = part_of(job_class, "target")
     kind = kind_of(job_class)
     transform = part_of(job_class, "transform")
     sql = transform if isinstance(transform, Sql) else None
@@ -236,6 +236,12 @@ def _check_whole(job_class: type) -> None:
                 "Say which rows go in the source: "
                 'source = Table("users", where="left_at < now() - interval \'1 year\'").',
             )
+        case Call() if kind not in {"row", "batch"}:
+            _refuse(
+                job_class,
+                "Call() needs a transform in Python, whose own effect is the point",
+                "Write def transform(self, row): announce(row.id). Its answer is ignored.",
+            )
     if kind == "row" and not isinstance(target, Insert):
         function = inspect.unwrap(getattr(transform, "__func__", transform))
         if inspect.isgeneratorfunction(function):
@@ -244,7 +250,24 @@ def _check_whole(job_class: type) -> None:
                 f"transform has a yield in it, and {type(target).__name__} takes one answer a row",
                 'Write return {"email_lower": ...}. Several rows of one are for Insert only.',
             )
+    _check_lock(job_class, target, kind)
     _check_placeholders(job_class, source, sql)
+
+
+def _check_lock(job_class: type, target: Target, kind: Kind) -> None:
+    lock = part_of(job_class, "options").lock
+    if lock == "optimistic" and kind not in {"row", "batch"}:
+        _refuse(
+            job_class,
+            "lock='optimistic' has no meaning where PostgreSQL computes in one statement",
+            "Leave it out: it is for transforms in Python that take long.",
+        )
+    if lock == "skip" and isinstance(target, Call):
+        _refuse(
+            job_class,
+            "lock='skip' would hold a transaction open while the transform waits for an answer",
+            "Leave it out: Call() reads its rows without locks.",
+        )
 
 
 def _check_update(

@@ -1,4 +1,4 @@
-"""What a job does with its rows: update them, insert elsewhere, delete them."""
+"""What a job does with its rows: update them, insert elsewhere, delete them, call something."""
 
 from __future__ import annotations
 
@@ -105,3 +105,13 @@ class Insert(Target):
 @dataclass(frozen=True, slots=True)
 class Delete(Target):
     """Delete the source's rows: all that match, or those for which the transform is truthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Target):
+    """Do what the transform does, such as calling an API; its answer is ignored.
+
+    No row is written and none is locked: the rows are read, and no transaction is open while the
+    transform works. It is called at least once for each row: a process that dies between the call
+    and the commit that records it leaves the row to be called again.
+    """

@@ -329,6 +329,26 @@ def release(
     )
 
 
+def renew(
+    conn: Connection, ledger: Ledger, held: Slice, *, lease_seconds: float
+) -> tuple[Slice, str] | None:
+    """Renew the lease and read, outside any transaction; what is returned is as for `lock`.
+
+    The cursor is as of the last batch that committed: an answer that was lost is found here.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            ledger.q(
+                "UPDATE {s}.slice AS s"
+                " SET lease_until = clock_timestamp() + make_interval(secs => %s)"
+                " FROM {s}.run AS r WHERE s.run = %s AND s.number = %s AND s.epoch = %s"
+                " AND s.holder IS NOT NULL AND r.id = s.run RETURNING s.*, r.state"
+            ),
+            [lease_seconds, held.run, held.number, held.epoch],
+        ).fetchone()
+    return None if row is None else (_slice(row), row["state"])
+
+
 def heartbeat(conn: Connection, ledger: Ledger, held: Slice, *, lease_seconds: float) -> bool:
     """Renew the lease while waiting, outside any transaction; False when it is no longer ours."""
     return (
@@ -358,28 +378,6 @@ def raise_epochs(conn: Connection, ledger: Ledger, run: str) -> None:
     )
 
 
-def add_quarantined(
-    conn: Connection,
-    ledger: Ledger,
-    held: Slice,
-    rows: Sequence[tuple[Key, str | None, str]],
-) -> None:
-    """Inside the batch's transaction: put rows (key, SQLSTATE, message) into quarantine."""
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            ledger.q(
-                "INSERT INTO {s}.quarantine (run, slice, key, sqlstate, message)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (run, slice, key) DO UPDATE SET"
-                " sqlstate = excluded.sqlstate, message = excluded.message, accepted = false,"
-                " since = clock_timestamp()"
-            ),
-            [
-                (held.run, held.number, list(key), sqlstate, _storable(message))
-                for key, sqlstate, message in rows
-            ],
-        )
-
-
 def all_counts(conn: Connection, ledger: Ledger, run: str) -> list[tuple[int, int, Counts]]:
     """Every slice's number, epoch and counts, for rebuilding the checkpoint."""
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -389,8 +387,3 @@ def all_counts(conn: Connection, ledger: Ledger, run: str) -> list[tuple[int, in
                 ledger.q("SELECT * FROM {s}.slice WHERE run = %s ORDER BY number"), [run]
             )
         ]
-
-
-def _storable(message: str) -> str:
-    """Without what PostgreSQL cannot store in text: a message may quote what was refused for it."""
-    return message.encode("utf-8", "replace").decode("utf-8").replace("\x00", "�")

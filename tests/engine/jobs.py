@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from backfill.job import Delete, Job, Row, Sql, Table, Update
+from pathlib import Path
+
+from backfill.job import (
+    Call,
+    Delete,
+    Insert,
+    Job,
+    Options,
+    Param,
+    Row,
+    Sql,
+    Table,
+    Update,
+    key_of,
+)
 
 
 class Increment(Job):
@@ -42,3 +56,35 @@ class Purge(Job):
 
     source = Table("t", where="n = 0")
     target = Delete()
+
+
+OPTIMISTIC = Options(lock="optimistic")
+
+
+class IncrementUnlocked(IncrementInPython):
+    """The same, transformed outside any transaction."""
+
+    options = OPTIMISTIC
+
+
+class InsertUnlocked(Job):
+    """One row into two, which a table without any key keeps count of."""
+
+    source = Table("t", columns=["n"])
+    target = Insert("copies", on_conflict="error", columns=["id", "part"])
+    options = OPTIMISTIC
+
+    def transform(self, row: Row) -> list[dict[str, object]]:
+        return [{"id": row.id, "part": 1}, {"id": row.id, "part": 2}]
+
+
+class CallByAppending(Job):
+    """The effect is a line in a file, written at once: it outlives a SIGKILL."""
+
+    source = Table("t", columns=["n"])
+    target = Call()
+    path = Param(str)
+
+    def transform(self, row: Row) -> None:
+        with Path(self.path).open("a") as file:
+            file.write("/".join(map(str, key_of(row))) + "\n")

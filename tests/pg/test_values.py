@@ -29,7 +29,7 @@ from backfill.engine.write import Values, Writer, Written
 from backfill.job import Job, Table, Update
 from backfill.job.declaration import declaration_of
 from backfill.model import Key
-from backfill.pg import slices
+from backfill.pg import quarantine
 from backfill.pg.catalog import relation
 from backfill.pg.connect import Connection, transaction
 from backfill.pg.keyset import Keyset
@@ -345,6 +345,6 @@ def test_a_message_that_cannot_be_stored_is_stored_without_what_is_wrong_with_it
 ) -> None:
     held = placed(pg, ledger, 1, slot=0)
     with transaction(pg):
-        slices.add_quarantined(pg, ledger, held, [(("1",), None, "NUL \x00, half \ud800, ß")])
+        quarantine.add_quarantined(pg, ledger, held, [(("1",), None, "NUL \x00, half \ud800, ß")])
     (row,) = quarantined_rows(pg, ledger, run)
     assert row.message == "NUL �, half ?, ß"

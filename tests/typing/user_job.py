@@ -8,6 +8,7 @@ import psycopg
 
 from backfill import (
     BatchInfo,
+    Call,
     Delete,
     Insert,
     Job,
@@ -91,6 +92,14 @@ class DropLeft(UsersJob):
 
     def transform(self, row: Row) -> bool:
         return bool(row.left_at)
+
+
+class Announce(UsersJob):
+    target = Call()
+    options = Options(lock="optimistic")
+
+    def transform(self, row: Row) -> None:
+        print(row.id)
 
 
 first_year_param: Param[int] = FillDeparture.since

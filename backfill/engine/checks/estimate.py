@@ -88,7 +88,12 @@ def _seconds(scene: Scene, before: Before | None) -> Estimate:
     )
 
 
+_NOTHING = "Call writes into none of the tables"
+
+
 def _wal(scene: Scene) -> Estimate:
+    if not scene.effects:
+        return Estimate(name="wal_bytes", value=0, basis=_NOTHING)
     rows = scene.matching.rows if scene.matching is not None else None
     parts = [_wal_of(scene, effect) for effect in scene.effects]
     if rows is None or any(part is None for part in parts):
@@ -132,6 +137,8 @@ def _is_hot(effect: Effect) -> bool:
 
 
 def _dead(scene: Scene) -> Estimate:
+    if not scene.effects:
+        return Estimate(name="dead_rows", value=0, basis=_NOTHING)
     if scene.matching is None:
         return Estimate(name="dead_rows", value=None, basis="the rows are not known")
     leaves = any(list(effect.events) != ["INSERT"] for effect in scene.effects)
@@ -145,6 +152,8 @@ def _dead(scene: Scene) -> Estimate:
 
 
 def _disk(scene: Scene) -> Estimate:
+    if not scene.effects:
+        return Estimate(name="disk_bytes", value=0, basis=_NOTHING)
     if scene.matching is None:
         return Estimate(name="disk_bytes", value=None, basis="the rows are not known")
     if all("DELETE" in effect.events for effect in scene.effects):

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from backfill.engine.checks.plan import PagePlan, page_plan
 from backfill.engine.checks.subject import Subject
-from backfill.job import Delete, Insert, Options, Update
+from backfill.job import Call, Delete, Insert, Options, Update
 from backfill.pg.connect import Connection, Limits, transaction
 from backfill.pg.inspect import TableFacts, table_facts
 from backfill.pg.surroundings import OpenTransaction, Server, open_transactions, server
@@ -117,6 +117,8 @@ def _effects(subject: Subject, target: TableFacts) -> list[Effect]:
             return [Effect(table=target, events=["INSERT", "UPDATE"], columns=known)]
         case Insert():
             return [Effect(table=target, events=["INSERT"], columns=subject.columns or None)]
+        case Call():
+            return []
         case _:
             return [Effect(table=target, events=["DELETE"], columns=None)]
 

@@ -44,8 +44,12 @@ def check_statements(
     """
     width = len(keyset.columns)
     empty = {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
+    lock = writer.lock if writer.locks_rows else ""
     page = sql.SQL("SELECT {} FROM {} WHERE ({}) LIMIT 0 {}").format(
-        keyset.key, keyset.from_table, keyset.condition, sql.SQL(writer.lock)
+        keyset.key,
+        keyset.from_table,
+        keyset.condition,
+        sql.SQL(lock),
     )
     statements: list[tuple[str, sql.Composable, Mapping[str, Any]]] = [
         (f"{name}.source", page, bound("after", None))
@@ -75,7 +79,7 @@ def check_statements(
                 f"{what}: {told}",
                 why="The run would pause at its first batch.",
                 remedy=f"Grant role {conn.info.user} what it needs"
-                f" ({writer.lock} needs UPDATE on the source).",
+                f"{f' ({writer.lock} needs UPDATE on the source)' if writer.locks_rows else ''}.",
             )
         else:
             yield error(

@@ -17,7 +17,7 @@ from backfill.engine.checks.tables import check_kind
 from backfill.engine.checks.writing import check_columns, check_insert, written_columns
 from backfill.engine.columns import read_columns
 from backfill.engine.write import Writer
-from backfill.job import Insert
+from backfill.job import Call, Delete, Insert
 from backfill.job.declaration import Declaration
 from backfill.model import Key
 from backfill.pg import catalog
@@ -53,9 +53,13 @@ class Subject:
     @property
     def claimed(self) -> tuple[str, ...]:
         """The columns that a run claims; `*` stands for deleting rows."""
-        if isinstance(self.declaration.target, Insert):
-            return ()
-        return self.columns or ("*",)
+        match self.declaration.target:
+            case Insert() | Call():  # inserts may stand side by side, and Call writes nothing
+                return ()
+            case Delete():
+                return ("*",)
+            case _:
+                return self.columns
 
     @property
     def python_columns(self) -> tuple[str, ...] | None:

@@ -1,0 +1,155 @@
+"""Rows read without locks, in a transaction that ends before anything is done with them (I5).
+
+What a page is read FROM is the keyset's to say, and through which connection the workbench's: its
+own, or one to another database. So rows can be read that nothing could lock. What is not locked may
+change before it is written: see optimistic.py.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg import sql
+
+from backfill.engine.bench import Bench
+from backfill.engine.page import LEAST_SCAN_ROWS, SCAN_ROWS_PER_ROW, ours
+from backfill.engine.reading import Reading
+from backfill.job import Row
+from backfill.model import Key, SlicePhase
+from backfill.pg import deferred, unlocked
+from backfill.pg.connect import application_name, transaction
+from backfill.pg.keyset import bound, key_arrays
+from backfill.pg.slices import Slice
+
+#: Seals are compared by the process that made them only; nobody can foresee which values share one.
+_SEED = secrets.randbits(63)
+
+
+def seed() -> dict[str, int]:
+    """The parameter of all statements with a seal."""
+    return {"seed": _SEED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Rows as they were when they were read.
+
+    Attributes:
+        keys: in the key's order.
+        values: of each what was read.
+        seals: of each; see pg/unlocked.py.
+        cursor: where the slice's cursor goes when all of them are done.
+        at_end: nothing is left for this phase behind them.
+        gone: deferred keys that are not ours any more (sweep only).
+    """
+
+    keys: Sequence[Key]
+    values: Sequence[Sequence[Any]]
+    seals: Sequence[str]
+    cursor: Key | None
+    at_end: bool
+    is_sweep: bool
+    is_cut: bool = False
+    gone: Sequence[Key] = ()
+
+    def rows(self, bench: Bench) -> list[Row]:
+        """The rows as a Python transform sees them."""
+        return [] if bench.rows is None else bench.rows.many(self.values)
+
+    def cut(self, held: Slice, done: int) -> Seen:
+        """The first rows, those that were done."""
+        if done == len(self.keys):
+            return self
+        return replace(
+            self,
+            keys=self.keys[:done],
+            values=self.values[:done],
+            seals=self.seals[:done],
+            cursor=held.cursor if self.is_sweep else self.keys[done - 1],
+            at_end=False,
+            is_cut=True,
+        )
+
+
+def read(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
+    """The next rows of a slice in its phase, at most so many.
+
+    Raises what psycopg raises; the connection's transaction is over in any case.
+    """
+    name = application_name(held.run, held.number, held.epoch)
+    if held.phase is SlicePhase.WALK:
+        with transaction(bench.reader, bench.limits, name=name, run=held.run, in_batch=True):
+            return _walk(bench, reading, held, rows)
+    due = [key for key, _ in deferred.deferred_keys(bench.conn, bench.ledger, held, limit=rows)]
+    with transaction(bench.reader, bench.limits, name=name, run=held.run, in_batch=True):
+        return _sweep(bench, reading, held, due, at_end=len(due) < rows)
+
+
+def _values(bench: Bench, reading: Reading) -> list[sql.Composable]:
+    return [*reading.values, unlocked.seal(bench.keyset, reading.sealed)]
+
+
+def _walk(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
+    keyset, arguments = ours(bench, held)
+    after = held.cursor if held.cursor is not None else held.after
+    scan_rows = max(LEAST_SCAN_ROWS, rows * SCAN_ROWS_PER_ROW)
+    lines = bench.reader.execute(
+        unlocked.page(
+            keyset,
+            after=after is not None,
+            values=_values(bench, reading),
+            needs=reading.needs,
+        ),
+        {
+            **arguments,
+            **bound("after", after),
+            **bound("upto", held.upto),
+            **seed(),
+            "scan_rows": scan_rows,
+            "page_rows": rows,
+        },
+    ).fetchall()
+    width = len(keyset.columns)
+    last = lines[-1] if lines else None
+    # fewer than asked for, and the scan did not use up its keys: the slice's end; or its last key
+    # itself (equal texts are equal keys)
+    at_end = last is None or (
+        (len(lines) < rows and last[1] != scan_rows) or last[2 : 2 + width] == held.upto
+    )
+    found = [line[2:] for line in lines if line[0]]
+    return Seen(
+        keys=[line[:width] for line in found],
+        values=[line[width:-1] for line in found],
+        seals=[str(line[-1]) for line in found],
+        cursor=held.upto if at_end or last is None else last[2 : 2 + width],
+        at_end=at_end,
+        is_sweep=False,
+    )
+
+
+def _sweep(
+    bench: Bench, reading: Reading, held: Slice, due: Sequence[Key], *, at_end: bool
+) -> Seen:
+    width = len(bench.keyset.columns)
+    lines = (
+        bench.reader.execute(
+            unlocked.again(bench.keyset, values=_values(bench, reading)),
+            {**bench.arguments, **key_arrays(due, width), **seed()},
+        ).fetchall()
+        if due
+        else []
+    )
+    keys = [line[:width] for line in lines]
+    found = set(keys)
+    return Seen(
+        keys=keys,
+        values=[line[width:-1] for line in lines],
+        seals=[str(line[-1]) for line in lines],
+        cursor=held.cursor,
+        at_end=at_end,
+        is_sweep=True,
+        gone=[key for key in due if key not in found],
+    )
