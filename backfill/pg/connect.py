@@ -92,8 +92,9 @@ _LENIENT_LOADERS = {
 def connect(url: str, *, application_name: str = "backfill") -> Connection:
     """Open an autocommit connection that notices a dead peer within seconds.
 
-    Nothing is set on the session, so a transaction pooler such as PgBouncer may sit between; where
-    one does (the server's process is not the one that greeted us), statements are not prepared.
+    Nothing is set on the session (but for the style of dates, where it is another than usual), so a
+    transaction pooler such as PgBouncer may sit between; where one does (the server's process is
+    not the one that greeted us), statements are not prepared.
 
     Raises:
         UnreachableError: the server does not answer, or refuses this login.
@@ -112,6 +113,10 @@ def connect(url: str, *, application_name: str = "backfill") -> Connection:
         )
         if conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,):
             conn.prepare_threshold = None
+        # psycopg reads instants in this style only. A role or a database may have another default;
+        # poolers keep a session's DateStyle for their client, as few other settings.
+        if not (conn.info.parameter_status("DateStyle") or "").startswith("ISO"):
+            conn.execute("SET DateStyle = 'ISO, YMD'")
     except psycopg.Error as error:
         raise UnreachableError(
             f"PostgreSQL at {safe_url(url)} cannot be used: {_first_line(error)}",

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.conftest import MakeCrew
-from tests.acceptance.conftest import make_crew as make_crew  # noqa: PLC0414 - a fixture
 from tests.acceptance.crew import POINTS
 from tests.chaos.field import Field
 from tests.chaos.storm import Storm
