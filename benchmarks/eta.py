@@ -4,6 +4,8 @@ At every second from a tenth of the rows on, until the run has succeeded:
 
 - error: |predicted total duration - true total duration| / true total duration, where the total is
   from the run's beginning (`started_at`) to its end (`finished_at`);
+- its two parts, with their signs: of the walk (its rate, and how many rows are left), and of the
+  end (the completion check), by the event with which the run had walked all its slices;
 - inside: whether the true end lay within the stated interval;
 - a second without an estimate counts as unknown, and the goal is then missed.
 
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 
 from backfill.engine.enqueue import person
 from backfill.entry import enqueue_in
@@ -48,14 +51,17 @@ class Judged:
     Attributes:
         after: seconds since the run's beginning.
         error: see the module; None: there was no estimate.
+        of_walk, of_end: its parts, shares of the true duration as well; > 0: too long.
     """
 
     after: float
     error: float | None
+    of_walk: float = 0.0
+    of_end: float = 0.0
     is_inside: bool = False
 
 
-def judge(seen: Progress, *, true_seconds: float) -> Judged:
+def judge(seen: Progress, *, true_seconds: float, walked_seconds: float) -> Judged:
     """What an estimate was worth, once the end is known."""
     assert seen.run.started_at is not None
     after = (seen.at - seen.run.started_at).total_seconds()
@@ -63,9 +69,13 @@ def judge(seen: Progress, *, true_seconds: float) -> Judged:
     if eta is None:
         return Judged(after, None)
     high = float("inf") if eta.high_seconds is None else eta.high_seconds
+    walk_left = max(0.0, walked_seconds - after)
+    end_left = true_seconds - max(after, walked_seconds)
     return Judged(
         after,
         abs(after + eta.seconds - true_seconds) / true_seconds,
+        (eta.seconds - eta.end_seconds - walk_left) / true_seconds,
+        (eta.end_seconds - end_left) / true_seconds,
         after + eta.low_seconds <= true_seconds <= after + high,
     )
 
@@ -78,8 +88,10 @@ def told(judged: Sequence[Judged]) -> str:
     unknown = len(judged) - len(errors)
     inside = sum(one.is_inside for one in judged) / len(errors)
     is_met = max(errors) <= GOAL and not unknown
+    worst = max(judged, key=lambda one: one.error or 0.0)
     return (
-        f"worst {max(errors):.3f}, median {statistics.median(errors):.3f},"
+        f"worst {max(errors):.3f} (walk {worst.of_walk:+.3f}, end {worst.of_end:+.3f}),"
+        f" median {statistics.median(errors):.3f},"
         f" inside the interval {inside:.0%} of {len(errors)} s, unknown {unknown} s"
         f" (goal {GOAL}: {'met' if is_met else 'not met'})"
     )
@@ -110,12 +122,14 @@ def _one(bed: Bed, way: str, rate: int, stack: ExitStack) -> None:
     assert last.started_at is not None
     assert last.finished_at is not None
     true_seconds = (last.finished_at - last.started_at).total_seconds()
+    walked_seconds = (_walked_at(bed, last.id) - last.started_at).total_seconds()
     judged = [
-        judge(one, true_seconds=true_seconds)
+        judge(one, true_seconds=true_seconds, walked_seconds=walked_seconds)
         for one in seen
         if one.run.run_state.is_live and (one.share or 0.0) >= FROM_SHARE
     ]
-    print(f"eta, {way}: {true_seconds:.1f} s")
+    end = true_seconds - walked_seconds
+    print(f"eta, {way}: {true_seconds:.1f} s, of which {end:.2f} s the end")
     if changed_at is None:
         print(f"  {told(judged)}")
         return
@@ -156,6 +170,15 @@ def _follow(
     finally:
         gallery.close()
     return seen, changed_at
+
+
+def _walked_at(bed: Bed, run: str) -> datetime:
+    row = bed.conn.execute(
+        "SELECT max(at) FROM backfill.event WHERE run = %s AND name = 'run.sweeping'", [run]
+    ).fetchone()
+    assert row is not None
+    at: datetime = row[0]
+    return at
 
 
 def _ended(progress: Progress) -> bool:

@@ -7,6 +7,7 @@ tuned rate, a signal, an application that wakes up. So there is an interval, too
 1. Its ends are what the fastest and the slowest rate of the last minute would give, and at least
    LEAST_SHARE to either side.
 2. In the beginning little has been seen, so it is wider: by BEGIN_SECONDS for each second seen.
+   After a change of pace it is wider by the share that the decayed rate still has of before.
 3. It is no confidence interval of any theory. `python -m benchmarks eta` counts how often the truth
    was inside.
 
@@ -15,14 +16,16 @@ Nothing is made up: no total, no rate, or too little seen, and there is no estim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from backfill.checkpoint import RATE_SECONDS
 from backfill.hours import Hours
 
 #: A run that has worked for less than this is not judged.
-LEAST_SECONDS = 2.0
+LEAST_SECONDS = 1.0
 #: Slower than this is standing still.
 LEAST_RATE = 0.01
 #: The interval reaches at least so far to either side.
@@ -38,6 +41,8 @@ ESTIMATED_SHARE = 0.1
 #: which the walk took 19 to 23 s; END_SECONDS is for the steps between walk, sweep and check.
 CHECK_ROWS_PER_SECOND = 500_000.0
 END_SECONDS = 0.3
+#: A check that has gone on for so long says by itself how fast it is.
+LEAST_CHECK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +54,14 @@ class Eta:
         at: when the run will be at its end.
         low_at: it may be so early. low_at ≤ at.
         high_at: it may be so late. at ≤ high_at; None: it may miss its hours (`until`).
+        end_seconds: so much of the work is the completion check, and the steps before it.
     """
 
     now: datetime
     at: datetime
     low_at: datetime
     high_at: datetime | None
+    end_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -72,6 +79,17 @@ class Eta:
         return None if self.high_at is None else (self.high_at - self.now).total_seconds()
 
 
+def check_rate(checked_rows: int, seconds: float | None) -> float:
+    """Rows per second of the completion check: its own once there is one, else another table's.
+
+    Args:
+        seconds: since it began; None: it has not.
+    """
+    if seconds is None or seconds < LEAST_CHECK_SECONDS or not checked_rows:
+        return CHECK_ROWS_PER_SECOND
+    return checked_rows / seconds
+
+
 def estimate(
     now: datetime,
     hours: Hours,
@@ -81,6 +99,8 @@ def estimate(
     rate: float | None,
     rates: Sequence[float] = (),
     seen_seconds: float | None,
+    changed_seconds_ago: float | None = None,
+    checked_per_second: float = CHECK_ROWS_PER_SECOND,
     further_share: float = 0.0,
 ) -> Eta | None:
     """When so much will be done; None when that cannot be known.
@@ -91,17 +111,22 @@ def estimate(
         rate: keys per second; None: not known.
         rates: those of the last minute.
         seen_seconds: for so long it has worked; None: it has not begun.
+        changed_seconds_ago: since its pace was changed; None: it was not of late.
+        checked_per_second: rows, by the completion check.
         further_share: the interval is wider by this, for what else is not sure.
     """
     if rate is None or rate < LEAST_RATE or seen_seconds is None or seen_seconds < LEAST_SECONDS:
         return None
     known = [rate, *(one for one in rates if one >= LEAST_RATE)]
-    share = min(MOST_SHARE, LEAST_SHARE + BEGIN_SECONDS / seen_seconds + further_share)
-    end_seconds = END_SECONDS + unchecked_rows / CHECK_ROWS_PER_SECOND
+    of_before = (
+        0.0 if changed_seconds_ago is None else math.exp(-changed_seconds_ago / RATE_SECONDS)
+    )
+    share = min(MOST_SHARE, LEAST_SHARE + BEGIN_SECONDS / seen_seconds + of_before + further_share)
+    end_seconds = END_SECONDS + unchecked_rows / checked_per_second
     at = hours.finish(now, left_rows / rate + end_seconds)
     # the end is a guess of another table's cost: half of it, or twice as much
     low_at = hours.finish(now, left_rows / max(known) * (1 - share) + end_seconds / 2)
     high_at = hours.finish(now, left_rows / min(known) * (1 + share) + end_seconds * 2)
     if at is None or low_at is None:
         return None
-    return Eta(now=now, at=at, low_at=low_at, high_at=high_at)
+    return Eta(now=now, at=at, low_at=low_at, high_at=high_at, end_seconds=end_seconds)

@@ -24,6 +24,7 @@ from backfill.pg.ledger import EventRecord, Ledger, Pause, Run, WorkerRecord
 from backfill.pg.pictures import (
     Cell,
     SetAside,
+    Turns,
     Working,
     read_map,
     read_set_aside,
@@ -102,6 +103,7 @@ class Picture:
                 "rows_per_second": progress.rows_per_second,
                 "usual_rate": progress.usual_rate,
                 "rates": progress.rates,
+                "turns": _plain(progress.turns),
                 "workers": progress.workers,
                 "pauses": [_plain(one) for one in progress.pauses],
                 "signals": [_plain(one) for one in progress.signals],
@@ -132,6 +134,7 @@ class Picture:
                 rows_per_second=found["rows_per_second"],
                 usual_rate=found["usual_rate"],
                 rates=found.get("rates", ()),
+                turns=_made(Turns, found.get("turns", {})),
                 pauses=_all(Pause, found["pauses"]),
                 workers=found["workers"],
                 source="checkpoint",
@@ -302,6 +305,7 @@ class _Value(Protocol):
 _INSTANTS = frozenset(
     {
         *("at", "since", "created_at", "started_at", "finished_at", "barrier_until"),
+        *("changed_at", "checking_since"),
         *("next_at", "waiting_tick", "last_tick"),
     }
 )

@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from backfill.checkpoint import Checkpoint, Snapshot
+from backfill.engine.pace import SHARE_OF_RATE
 from backfill.hours import Hours
 from backfill.model import Counts, PauseCause, RunState
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, Pause, Run, Totals, get_run, pauses, totals, workers
+from backfill.pg.pictures import Turns, read_turns
 from backfill.pg.samples import Sample, read_samples
 from backfill.pg.slices import held_by_all
-from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, estimate
+from backfill.rate import Rate
+from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, check_rate, estimate
 from backfill.watch.limits import Limit, Slots, in_words, limits
 
 #: A worker that was not seen for so long is not counted.
@@ -39,6 +42,7 @@ class Progress:
             checkpoint's; None: another version's picture does not say.
         progress_at: when a slice last came forward; None: there is none yet, or as above.
         rates: keys per second as they were in each of the last seconds, oldest first.
+        turns: when its pace was changed last, and its check began.
     """
 
     run: Run
@@ -56,6 +60,7 @@ class Progress:
     committed: Counts | None = None
     progress_at: datetime | None = None
     rates: Sequence[float] = ()
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def label(self) -> str:
@@ -85,7 +90,8 @@ class Progress:
     def eta(self) -> Eta | None:
         """When it will be at its end, working only in its hours; None when that is not known.
 
-        At the present rate; a run that nothing but its hours pauses has its usual one.
+        At the present rate; a run that nothing but its hours pauses has its usual one. No faster
+        than it may work: a limit that was lowered counts at once.
         """
         return self._eta_within(_hours(self.run))
 
@@ -98,21 +104,34 @@ class Progress:
             return None
         placed = sum(self.by_phase.values())
         unchecked = 1 - self.by_phase.get("done", 0) / placed if placed else 1.0
-        is_at_its_end = run.run_state in {RunState.SWEEPING, RunState.VERIFYING}
+        is_checking = run.run_state is RunState.VERIFYING
+        is_at_its_end = is_checking or run.run_state is RunState.SWEEPING
+        # few rows are settled while it sweeps and checks, which makes it no slower
+        rate = self.usual_rate if is_at_its_end or not is_working else self.rows_per_second
+        most = _most_rows_per_second(run)
         return estimate(
             self.at,
             hours,
             left_rows=max(0, self.total_rows - self.counts.settled),
             unchecked_rows=round(self.total_rows * unchecked),
-            # few rows are settled while it sweeps and checks, which makes it no slower
-            rate=self.usual_rate if is_at_its_end or not is_working else self.rows_per_second,
-            rates=self.rates if is_working and not is_at_its_end else (),
+            rate=None if rate is None else min(rate, most),
+            rates=[min(one, most) for one in self.rates]
+            if is_working and not is_at_its_end
+            else (),
             seen_seconds=None
             if run.started_at is None
             else _hours(run).working_seconds(run.started_at, self.at),
+            changed_seconds_ago=self._seconds_since(self.turns.changed_at),
+            checked_per_second=check_rate(
+                round(self.total_rows * (1 - unchecked)),
+                self._seconds_since(self.turns.checking_since) if is_checking else None,
+            ),
             further_share=(0.0 if is_working else USUAL_SHARE)
             + (0.0 if run.total_is_exact else ESTIMATED_SHARE),
         )
+
+    def _seconds_since(self, then: datetime | None) -> float | None:
+        return None if then is None else max(0.0, (self.at - then).total_seconds())
 
     @property
     def eta_seconds(self) -> float | None:
@@ -341,6 +360,7 @@ def read_within(
         committed=total.counts,
         progress_at=total.progress_at,
         rates=() if snapshot is None else _rates(snapshot.recent),
+        turns=read_turns(conn, ledger, run_id),
     )
 
 
@@ -358,6 +378,13 @@ def _rates(recent: Sequence[str]) -> list[float]:
     """Those of points as they are packed (picture.py), while it worked."""
     found = [json.loads(point).get("rows_per_second") for point in recent]
     return [rate for rate in found if rate]
+
+
+def _most_rows_per_second(run: Run) -> float:
+    """What its rate and its signals leave it now; infinite where it has no rate."""
+    rate = run.options.get("rate")
+    per_second = Rate.parse(str(rate)).rows_per_second if rate else float("inf")
+    return per_second * SHARE_OF_RATE * run.speed
 
 
 def _seconds(run: Run) -> float | None:

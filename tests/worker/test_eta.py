@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backfill.engine.pace import SHARE_OF_RATE
 from backfill.hours import Hours
 from backfill.job import Options
 from backfill.model import Counts, PauseCause
 from backfill.pg.ledger import Pause
+from backfill.pg.pictures import Turns
 from backfill.watch import progress
 from backfill.watch.eta import (
     CHECK_ROWS_PER_SECOND,
@@ -86,6 +88,65 @@ def test_the_end_costs_time_too_until_all_slices_are_checked(working: Progress) 
         by_phase={"walk": 0, "sweep": 0, "verify": 3, "done": 1},
     )
     assert walked.eta_seconds == pytest.approx(END_SECONDS + 30_000 / CHECK_ROWS_PER_SECOND)
+
+
+def test_a_long_check_says_by_itself_how_fast_it_is(working: Progress) -> None:
+    walked = replace(
+        working,
+        run=replace(working.run, state="verifying"),
+        counts=Counts(paged=40_000, written=40_000),
+        by_phase={"walk": 0, "sweep": 0, "verify": 3, "done": 1},
+        turns=Turns(checking_since=NOON - timedelta(seconds=100)),
+    )
+    assert walked.eta_seconds == pytest.approx(300, abs=1)
+    # too little was seen, or nothing of it is checked
+    for early in (
+        replace(walked, turns=Turns(checking_since=NOON - timedelta(seconds=1))),
+        replace(walked, by_phase={"walk": 0, "sweep": 0, "verify": 4, "done": 0}),
+    ):
+        assert early.eta_seconds == pytest.approx(END_SECONDS, abs=0.1)
+
+
+def test_a_limit_that_was_lowered_counts_at_once_and_signals_lower_it(working: Progress) -> None:
+    tuned = within(working, rate="5/s")
+    most = 5 * SHARE_OF_RATE
+    assert tuned.eta_seconds == pytest.approx(36_000 / most + END)
+    before = replace(tuned, rates=[RATE]).eta
+    assert before is not None
+    assert before.low_seconds > 36_000 / most * 0.9, "no rate of before is faster"
+    slowed = replace(tuned, run=replace(tuned.run, speed=0.5))
+    assert slowed.eta_seconds == pytest.approx(2 * 36_000 / most + END)
+    assert within(working, rate="5000/s").eta_seconds == working.eta_seconds
+
+
+def test_a_change_of_pace_widens_the_interval_until_the_rate_has_followed(
+    working: Progress,
+) -> None:
+    def width(seen: Progress) -> float:
+        assert seen.eta is not None
+        assert seen.eta.high_seconds is not None
+        return seen.eta.high_seconds - seen.eta.low_seconds
+
+    changed = [NOON - timedelta(seconds=seconds) for seconds in (1, 10, 30, 600)]
+    widths = [width(replace(working, turns=Turns(changed_at=at))) for at in changed]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > 3 * widths[-1]
+    assert widths[-1] == pytest.approx(width(working))
+
+
+def test_the_ledgers_events_say_when_the_pace_was_changed_last(crew: Crew) -> None:
+    run = crew.enqueue("count")
+    conn, ledger = crew.desk.conn, crew.desk.ledger
+    assert progress.read(conn, ledger, run, checkpoint=None).turns == Turns()
+    crew.conn.execute(
+        "INSERT INTO backfill.event (run, at, name, caused_by) VALUES"
+        " (%(run)s, %(at)s - interval '1 min', 'run.slowed', ''),"
+        " (%(run)s, %(at)s, 'run.tuned', ''),"
+        " (%(run)s, %(at)s + interval '1 min', 'run.verifying', '')",
+        {"run": run, "at": NOON},
+    )
+    expected = Turns(changed_at=NOON, checking_since=NOON + timedelta(minutes=1))
+    assert progress.read(conn, ledger, run, checkpoint=None).turns == expected
 
 
 def test_hours_in_which_it_may_not_work_are_waited_for(working: Progress) -> None:
