@@ -19,6 +19,7 @@ PUBLIC = [
     "Options",
     "Param",
     "Quarantine",
+    "Query",
     "RetryLater",
     "Row",
     "RunInfo",

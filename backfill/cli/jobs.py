@@ -56,7 +56,7 @@ def list_jobs(session: Session, as_json: bool) -> None:
         show.table(
             ["JOB", "TABLE", "TARGET", "LATEST RUN", "WHAT"],
             [
-                [d.name, d.source.table, _target(d), _told(latest.get(d.name)), d.doc]
+                [d.name, d.source.table or "(query)", _target(d), _told(latest.get(d.name)), d.doc]
                 for d in declarations
             ],
         )

@@ -21,19 +21,21 @@ from backfill.engine.columns import read_columns
 from backfill.engine.halving import Halving
 from backfill.engine.pace import Pace
 from backfill.engine.reading import Reading, reading_of
+from backfill.engine.rows import keyset_of, query_of, read_relation
 from backfill.engine.sizing import BatchSizer
 from backfill.engine.transform import Memory, PythonTransform
 from backfill.engine.write import Writer
 from backfill.errors import ProjectError, UnreachableError
 from backfill.events import Event
 from backfill.job import Call, Insert, Job, Options, RowFactory
-from backfill.job.declaration import Declaration, bind, sql_fragment
+from backfill.job.declaration import Declaration, bind
 from backfill.model import BatchInfo, Counts, RunInfo
 from backfill.pg import catalog, slices
 from backfill.pg.connect import READ_LIMITS, Connection, Limits, transaction
 from backfill.pg.control import add_event_once
 from backfill.pg.keyset import Keyset
 from backfill.pg.ledger import Ledger, Run
+from backfill.pg.query import QuerySql
 from backfill.pg.slices import Slice
 from backfill.pg.values import ValueTexts
 from backfill.settings import EngineSettings
@@ -101,6 +103,7 @@ class Bench:
     """See the module.
 
     Attributes:
+        query: what gives the rows of the source's table that are ours; None: the table does.
         columns: those that a Python transform is given; None when PostgreSQL computes.
         reading: how rows are read without locks; None: they are locked when they are read.
         after_rewalk: the keyset with the quarantined keys of a slice left out, for its next pass.
@@ -121,6 +124,7 @@ class Bench:
     keyset: Keyset
     after_rewalk: Keyset
     writer: Writer
+    query: QuerySql | None
     columns: tuple[str, ...] | None
     reading: Reading | None
     rows: RowFactory | None
@@ -213,17 +217,6 @@ def run_info(run: Run, *, counts: Counts | None = None) -> RunInfo:
     )
 
 
-def matches(declaration: Declaration) -> str:
-    """`(where) AND (todo)` with psycopg's placeholders."""
-    source = declaration.source
-    parts = [
-        f"({sql_fragment(text, declaration.params)})"
-        for text in (source.where, source.todo)
-        if text is not None
-    ]
-    return " AND ".join(parts) or "TRUE"
-
-
 def make_bench(
     connect: Callable[[], Connection],
     ledger: Ledger,
@@ -298,16 +291,10 @@ def _make(
         else source
     )
     arguments = declaration.sql_arguments(job)
-    condition = matches(declaration)
-    keyset = Keyset(
-        table=source.qualified,
-        name=source.name,
-        columns=resolved.key,
-        types=resolved.key_types,
-        matches=condition,
-    )
-    writer = Writer(declaration, keyset, source=source, target=target, arguments=arguments)
-    columns = read_columns(declaration, source, resolved.key) if writer.is_python else None
+    read = read_relation(conn, declaration, source, arguments)
+    keyset = keyset_of(declaration, source, resolved.key, resolved.key_types)
+    writer = Writer(declaration, keyset, source=read, target=target, arguments=arguments)
+    columns = read_columns(declaration, read, resolved.key) if writer.is_python else None
     options = Options.from_json(run.options)
     is_unlocked = declaration.reads_unlocked(options)
     if run.speed < 1:
@@ -322,13 +309,10 @@ def _make(
         options=options,
         source=source,
         keyset=keyset,
-        after_rewalk=Keyset(
-            table=keyset.table,
-            name=keyset.name,
-            columns=keyset.columns,
-            types=keyset.types,
-            matches=f"{condition} AND {_not_quarantined(ledger, keyset)}",
+        after_rewalk=replace(
+            keyset, matches=f"{keyset.matches} AND {_not_quarantined(ledger, keyset)}"
         ),
+        query=query_of(declaration),
         writer=writer,
         columns=columns,
         reading=reading_of(declaration, keyset, columns) if columns and is_unlocked else None,

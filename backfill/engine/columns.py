@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backfill.job import Insert, Update
+from backfill.job import Insert, Table, Update
 from backfill.job.declaration import Declaration
 from backfill.model import Key
 from backfill.pg.catalog import Relation
@@ -30,10 +30,14 @@ def copied_columns(declaration: Declaration, source: Relation, target: Relation)
 def read_columns(declaration: Declaration, source: Relation, key: Key) -> tuple[str, ...]:
     """The columns that a Python transform is given: the key, and those named, or all.
 
+    Args:
+        source: the source as it is read (rows.py).
+
     Raises:
         ProjectError: one of them is not there.
     """
-    named = declaration.source.columns or tuple(source.columns)
+    declared = declaration.source
+    named = (isinstance(declared, Table) and declared.columns) or tuple(source.columns)
     for column in named:
         source.column(column, used_by=f"{declaration.job_class.__name__}.source")
     return (*(column for column in key if column not in named), *named)

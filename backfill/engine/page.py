@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from psycopg import errors as pg_errors
@@ -18,6 +19,7 @@ from backfill.job import Row
 from backfill.model import Counts, Key
 from backfill.pg import deferred
 from backfill.pg.keyset import Keyset, bound, key_arrays
+from backfill.pg.query import QuerySql
 from backfill.pg.slices import Slice
 
 #: Keys looked at for one match: a sparse scope must not scan a slice in one statement.
@@ -115,7 +117,7 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
         keyset.page(
             after=after is not None,
             lock=bench.writer.lock,
-            columns=bench.columns,
+            columns=None if bench.query is not None else bench.columns,
             # the bounds would take in the quarantined keys that a further pass leaves out
             all_keys=keyset is not bench.keyset or not bench.writer.writes_ranges,
         ),
@@ -142,6 +144,9 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
     is_short = int(kept) < rows and (last_n is None or int(last_n) != scan_rows)
     at_end = is_short or tuple(last) == held.upto
     taken, keys, made = _taken(bench, head, lines, width)
+    if bench.query is not None:
+        keys, made = _read_again(bench, bench.query, keys)
+        taken = len(keys)
     return Page(
         taken=taken,
         keys=keys,
@@ -174,12 +179,32 @@ def _taken(
     bench: Bench, head: Sequence[Any], lines: Sequence[tuple[Any, ...]], width: int
 ) -> tuple[int, list[Key], list[Row]]:
     """How many rows, their keys and values, from lines in the form that `Keyset.page` returns."""
-    if bench.rows is None:
+    if bench.rows is None or bench.query is not None:
         count, arrays = head[1], head[2:]
         return count, ([] if arrays[0] is None else list(zip(*arrays, strict=True))), []
     end = 1 + width
     keys = [line[1:end] for line in lines]
     return len(keys), keys, bench.rows.many([line[end:] for line in lines])
+
+
+def _read_again(bench: Bench, query: QuerySql, keys: Sequence[Key]) -> tuple[list[Key], list[Row]]:
+    """Of these keys, whose rows are locked, those that the query gives now, and what it gives."""
+    if not keys:
+        return [], []
+    lines = bench.conn.execute(
+        query.read(bench.keyset, bench.columns or ()),
+        {**bench.arguments, **key_arrays(keys, len(bench.keyset.columns))},
+    ).fetchall()
+    places = [line[0] for line in lines]
+    if len(set(places)) < len(places):
+        twice = next(place for place, after in pairwise(places) if place == after)
+        raise StopError(
+            f"the query gives two rows of the key ({', '.join(keys[twice - 1])}); a row of"
+            f" {bench.source.qualified} can be given once only",
+            summary="a key occurs twice",
+        )
+    made = [] if bench.rows is None else bench.rows.many([line[1:] for line in lines])
+    return [keys[place - 1] for place in places], made
 
 
 def _largest(bench: Bench, keys: Sequence[Key]) -> Key:
@@ -237,7 +262,8 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
             is_sweep=True,
         )
     width = len(bench.keyset.columns)
-    statement = bench.keyset.take(lock=bench.writer.lock, columns=bench.columns, waiting=patient)
+    columns = None if bench.query is not None else bench.columns
+    statement = bench.keyset.take(lock=bench.writer.lock, columns=columns, waiting=patient)
     arguments = {**bench.arguments, **key_arrays(keys, width)}
     if bench.source.has_children:
         _refuse_twice(bench, bench.keyset.twice_among(), key_arrays(keys, width))
@@ -251,6 +277,11 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
         bench.conn.execute("ROLLBACK TO SAVEPOINT waiting")
         lines = []
     taken = [line[:width] for line in lines]
+    made: Sequence[Row] = ()
+    if bench.query is not None:
+        taken, made = _read_again(bench, bench.query, taken)
+    elif bench.rows is not None:
+        made = bench.rows.many([line[width:] for line in lines])
     obtained = set(taken)
     others = [key for key in keys if key not in obtained]
     missed: set[Key] = set()
@@ -262,11 +293,10 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
             )
         }
     gone = [key for key in others if key not in missed]
-    rows_made = [] if bench.rows is None else bench.rows.many([line[width:] for line in lines])
     return Page(
         taken=len(taken),
         keys=taken,
-        rows=rows_made,
+        rows=made,
         paged=0,
         last=None,
         cursor=held.cursor,

@@ -15,12 +15,14 @@ from psycopg import sql
 from backfill.engine.columns import copied_columns, update_columns
 from backfill.engine.faults import StopError
 from backfill.engine.lines import Line, groups
+from backfill.engine.rows import query_of
 from backfill.job import Call, Delete, Insert, Update
 from backfill.job.declaration import Declaration, sql_fragment
 from backfill.model import Key
 from backfill.pg.catalog import Relation, as_template, identifier, identifiers
 from backfill.pg.connect import Connection
 from backfill.pg.keyset import Keyset, RowLock, array_literal, key_arrays
+from backfill.pg.query import ROWS
 from backfill.pg.values import Text, UnfitValueError, ValueTexts
 
 Values = Mapping[str, Any]
@@ -67,6 +69,7 @@ class Writer:
         self._source = source
         self._relation = target
         self._arguments = arguments
+        self._query = query_of(declaration)
         self.lock: RowLock = self._lock()
         self._checked: set[tuple[str, ...]] = set()
         self._statements: dict[object, sql.SQL] = {}
@@ -118,7 +121,8 @@ class Writer:
     @property
     def writes_ranges(self) -> bool:
         """Whether a page of which every row was taken can be written by its bounds alone."""
-        return not self.is_python and not isinstance(self._target, Insert)
+        is_plain = self._query is None and not isinstance(self._target, Insert)
+        return is_plain and not self.is_python
 
     def write_range(
         self, conn: Connection, taken: int, *, after: bool, bounds: Mapping[str, Any]
@@ -247,15 +251,15 @@ class Writer:
         match self._target:
             case Delete():
                 return self._delete()
+            case Update() if self._query is not None:
+                return self._query.update(self._keyset, expressions)
             case Insert() as insert:
                 ordered = [c for c in self._conflict_columns(insert) if c in expressions]
-                return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}, {} WHERE {}{}{}").format(
+                return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}{}").format(
                     as_template(self._relation.qualified),  # quoted by PostgreSQL
                     identifiers(list(expressions)),
                     sql.SQL(", ").join(expressions.values()),
-                    self._keyset.from_table,
-                    self._keyset.unnested(),
-                    self._keyset.joined(),
+                    self._rows(),
                     _order([expressions[column] for column in ordered]),
                     self._on_conflict(insert, list(expressions)),
                 )
@@ -266,6 +270,14 @@ class Writer:
                     self._keyset.unnested(),
                     self._keyset.joined(),
                 )
+
+    def _rows(self) -> sql.Composable:
+        """What follows FROM, for the rows of the keys `k_0 …`."""
+        if self._query is not None:
+            return self._query.rows(self._keyset)
+        return sql.SQL("{}, {} WHERE {}").format(
+            self._keyset.from_table, self._keyset.unnested(), self._keyset.joined()
+        )
 
     def _once(self, form: object, make: Callable[[], sql.Composed]) -> sql.SQL:
         """The statement of that form, composed for the first batch that needs it."""
@@ -290,7 +302,9 @@ class Writer:
             }
         if isinstance(self._target, Insert):
             return {
-                column: sql.SQL("{}.{}").format(self._keyset.from_table, identifier(column))
+                column: sql.SQL("{}.{}").format(
+                    self._keyset.from_table if self._query is None else ROWS, identifier(column)
+                )
                 for column in copied_columns(self._declaration, self._source, self._relation)
             }
         return {}

@@ -12,7 +12,7 @@ from backfill.job.options import Options
 from backfill.job.param import Param
 from backfill.job.registry import Registry, load
 from backfill.job.row import Row, RowFactory, key_of
-from backfill.job.source import Source, Table
+from backfill.job.source import Query, Source, Table
 from backfill.job.target import Call, Delete, Insert, OnConflict, Target, Update
 from backfill.job.transform import Sql
 
@@ -26,6 +26,7 @@ __all__ = [
     "OnConflict",
     "Options",
     "Param",
+    "Query",
     "Registry",
     "Row",
     "RowFactory",

@@ -18,7 +18,7 @@ from backfill.job.fragment import PLACEHOLDER_PREFIX, sql_fragment
 from backfill.job.job import Job
 from backfill.job.options import Options
 from backfill.job.param import Param
-from backfill.job.source import Table
+from backfill.job.source import Query, Table
 from backfill.job.suggestion import did_you_mean
 from backfill.job.target import Call, Delete, Insert, Target, Update
 from backfill.job.transform import Sql
@@ -50,7 +50,7 @@ class Declaration:
     job_class: type[Job]
     name: str
     version: int
-    source: Table
+    source: Table | Query
     target: Update | Insert | Delete | Call
     options: Options
     params: Mapping[str, Param[Any]]
@@ -72,6 +72,12 @@ class Declaration:
                 " while the transform waits for an answer",
                 remedy="Leave the option out.",
             )
+        if lock == "optimistic" and isinstance(self.source, Query):
+            raise UsageError(
+                f"{self.name}: its source is a query, whose rows are read when its table's rows are"
+                " locked",
+                remedy="Leave lock='optimistic' out; for Call() name a Table.",
+            )
         if lock == "optimistic" and self.kind not in {"row", "batch"}:
             raise UsageError(
                 f"{self.name}: lock is 'optimistic', and PostgreSQL computes this job in one"
@@ -84,13 +90,7 @@ class Declaration:
         """What decides the meaning of a run; numbers, text, lists and mappings only."""
         return {
             "version": self.version,
-            "source": {
-                "table": self.source.table,
-                "key": _listed(self.source.key),
-                "columns": _listed(self.source.columns),
-                "where": self.source.where,
-                "todo": self.source.todo,
-            },
+            "source": _source(self.source),
             "transform": {
                 "kind": self.kind,
                 "sql": None if self.sql is None else dict(self.sql.expressions),
@@ -201,7 +201,9 @@ def _read(job_class: type[Job]) -> Declaration:
         )
     source = job_class.source
     target = job_class.target
-    if not isinstance(source, Table) or not isinstance(target, Update | Insert | Delete | Call):
+    if not isinstance(source, Table | Query) or not isinstance(
+        target, Update | Insert | Delete | Call
+    ):
         raise DeclarationError(
             f"{job_class.__name__}: its source or target was changed after the class was made",
             remedy="Declare them in the class's body.",
@@ -245,6 +247,17 @@ def bind(
     job.__dict__.update(bound, _run=run)
     job.__init__()  # type: ignore[misc]  # the shape check saw that it takes no argument
     return job
+
+
+def _source(source: Table | Query) -> dict[str, object]:
+    described: dict[str, object] = {
+        "table": source.table,
+        "key": _listed(source.key),
+        "todo": source.todo,
+    }
+    if isinstance(source, Query):
+        return described | {"sql": source.sql}
+    return described | {"columns": _listed(source.columns), "where": source.where}
 
 
 def _described(target: Target) -> dict[str, object]:

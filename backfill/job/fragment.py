@@ -85,10 +85,18 @@ def _mistake_among(fragment: str) -> str | None:
     return None
 
 
-def starts_with_where(fragment: str) -> bool:
-    """True when the user wrote the word WHERE, which the engine writes itself."""
-    first = next(_tokens(fragment), None)
-    return first is not None and first.kind == "word" and first.text.upper() == "WHERE"
+def first_word(fragment: str) -> str | None:
+    """The word that a fragment begins with, comments aside, in capitals; None: no word.
+
+    >>> first_word("/* all */ (select 1)")
+    'SELECT'
+    """
+    for token in _tokens(fragment):
+        if token.kind == "word":
+            return token.text.upper()
+        if token.kind not in {"line_comment", "comment"} and token.text != "(":
+            return None
+    return None
 
 
 def placeholders(fragment: str) -> frozenset[str]:

@@ -31,7 +31,7 @@ from backfill.job.identifier import same_table
 from backfill.job.options import Options
 from backfill.job.param import NAME as PARAM_NAME
 from backfill.job.param import Param
-from backfill.job.source import Source, Table
+from backfill.job.source import Query, Source, Table
 from backfill.job.suggestion import nearest
 from backfill.job.target import Call, Delete, Insert, Target, Update
 from backfill.job.transform import Sql
@@ -163,7 +163,10 @@ def _check_values(job_class: type) -> None:
             f"retry_on is {retry_on!r}",
             f"Write {RIGHT_FORM['retry_on']}: a tuple of exception classes.",
         )
-    for field, right_type in (("source", Table), ("target", Update | Insert | Delete | Call)):
+    for field, right_type in (
+        ("source", Table | Query),
+        ("target", Update | Insert | Delete | Call),
+    ):
         value = part_of(job_class, field)
         if value is not None and not isinstance(value, right_type):
             _refuse(job_class, f"{field} is {_described(value)}", f"Write {RIGHT_FORM[field]}.")
@@ -219,7 +222,7 @@ def _check_whole(job_class: type) -> None:
     for field in ("source", "target"):
         if part_of(job_class, field) is None:
             _refuse(job_class, f"{field} is missing", f"{RIGHT_JOB}\n{RIGHT_BASE}")
-    source: Table = part_of(job_class, "source")
+    source: Table | Query = part_of(job_class, "source")
     target: Update | Insert | Delete | Call = part_of(job_class, "target")
     kind = kind_of(job_class)
     transform = part_of(job_class, "transform")
@@ -250,12 +253,24 @@ def _check_whole(job_class: type) -> None:
                 f"transform has a yield in it, and {type(target).__name__} takes one answer a row",
                 'Write return {"email_lower": ...}. Several rows of one are for Insert only.',
             )
-    _check_lock(job_class, target, kind)
+    _check_lock(job_class, source, target, kind)
     _check_placeholders(job_class, source, sql)
 
 
-def _check_lock(job_class: type, target: Target, kind: Kind) -> None:
+def _check_lock(job_class: type, source: Table | Query, target: Target, kind: Kind) -> None:
     lock = part_of(job_class, "options").lock
+    if source.table is None and not isinstance(target, Insert | Call):
+        _refuse(
+            job_class,
+            f"{type(target).__name__}() writes rows of a table, and the query names none",
+            'Name it: Query("SELECT ...", key="id", table="users").',
+        )
+    if isinstance(source, Query) and lock == "optimistic":
+        _refuse(
+            job_class,
+            "lock='optimistic' compares a table's columns, and the source is a query",
+            "Leave it out: a query's table is locked, and then the query is read again.",
+        )
     if lock == "optimistic" and kind not in {"row", "batch"}:
         _refuse(
             job_class,
@@ -271,7 +286,7 @@ def _check_lock(job_class: type, target: Target, kind: Kind) -> None:
 
 
 def _check_update(
-    job_class: type, source: Table, target: Update, sql: Sql | None, kind: Kind
+    job_class: type, source: Table | Query, target: Update, sql: Sql | None, kind: Kind
 ) -> None:
     columns = target.columns
     if kind == "none":
@@ -297,18 +312,19 @@ def _check_update(
             job_class,
             f"the key's own column {_listed(written)} is written, so that rows move past the "
             f"cursor, and nothing says which of them are done",
-            f'Give the source a todo: Table("{source.table}", ..., todo="...").',
+            f'Give the source a todo: {type(source).__name__}(..., todo="...").',
         )
 
 
-def _check_insert(job_class: type, source: Table, target: Insert, sql: Sql | None) -> None:
+def _check_insert(job_class: type, source: Table | Query, target: Insert, sql: Sql | None) -> None:
     if sql is not None and target.columns and set(target.columns) != set(sql.expressions):
         _refuse(
             job_class,
             f"Insert names {_listed(target.columns)}, and Sql names {_listed(sql.expressions)}",
             "Leave columns= out: the columns are those that Sql names.",
         )
-    if source.todo is None and same_table(source.table, target.table):
+    own = source.table
+    if source.todo is None and own is not None and same_table(own, target.table):
         _refuse(
             job_class,
             f"Insert writes into its own source {target.table}, which would never end",
@@ -316,7 +332,7 @@ def _check_insert(job_class: type, source: Table, target: Insert, sql: Sql | Non
         )
 
 
-def _check_placeholders(job_class: type, source: Table, sql: Sql | None) -> None:
+def _check_placeholders(job_class: type, source: Table | Query, sql: Sql | None) -> None:
     params = params_of(job_class)
     for where, text in _fragments(source, sql):
         if quoted := sorted(quoted_placeholders(text) & params.keys()):
@@ -334,8 +350,10 @@ def _check_placeholders(job_class: type, source: Table, sql: Sql | None) -> None
                 )
 
 
-def _fragments(source: Table, sql: Sql | None) -> Iterator[tuple[str, str]]:
-    if source.where is not None:
+def _fragments(source: Table | Query, sql: Sql | None) -> Iterator[tuple[str, str]]:
+    if isinstance(source, Query):
+        yield "the query", source.sql
+    elif source.where is not None:
         yield "where", source.where
     if source.todo is not None:
         yield "todo", source.todo

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backfill.errors import DeclarationError
-from backfill.job.fragment import mistake_in, starts_with_where
+from backfill.job.fragment import first_word, mistake_in
 from backfill.job.identifier import column_names, table_name
 
 
@@ -64,15 +64,62 @@ class Table(Source):
         keep(self, "todo", _condition("todo", todo))
 
 
-def _condition(field: str, text: str | None) -> str | None:
+@dataclass(frozen=True, slots=True, init=False)
+class Query(Source):
+    """The rows of a query: a join, a view, a selection that no condition on one table can say.
+
+    Attributes:
+        sql: a SELECT; `%(name)s` binds a parameter. Its columns are what a transform reads.
+        key: the columns that order and identify its rows.
+        table: the table whose rows are locked, and written by Update and Delete; it has the key's
+            columns under the same names. The query gives each of its rows once, or not at all.
+            None: nothing is locked, which serves Insert and Call only.
+        todo: true of a row of the query until it is done. An SQL condition on its columns.
+    """
+
+    sql: str
+    key: tuple[str, ...]
+    table: str | None
+    todo: str | None
+
+    def __init__(
+        self,
+        sql: str,
+        *,
+        key: str | Sequence[str],
+        table: str | None = None,
+        todo: str | None = None,
+    ) -> None:
+        """Declare a query as the source.
+
+        Raises:
+            DeclarationError: a text, a name or a condition that cannot be right.
+        """
+        keep = object.__setattr__
+        keep(self, "sql", _select(sql))
+        keep(self, "key", column_names("Query", "key", (key,) if isinstance(key, str) else key))
+        keep(self, "table", None if table is None else table_name("Query", table))
+        keep(self, "todo", _condition("todo", todo, owner="Query"))
+
+
+def _select(text: str) -> str:
+    right = 'Write Query("SELECT o.id, c.name FROM orders o JOIN …", key="id", table="orders").'
+    if (mistake := mistake_in(text)) is not None:
+        raise DeclarationError(f"Query(...): its SQL {mistake}", remedy=right)
+    if first_word(text) not in {"SELECT", "WITH", "VALUES", "TABLE"}:
+        raise DeclarationError("Query(...): its SQL is no SELECT", remedy=right)
+    return text.strip()
+
+
+def _condition(field: str, text: str | None, *, owner: str = "Table") -> str | None:
     if text is None:
         return None
     right = f'Write {field}="email_lower IS NULL".'
     if (mistake := mistake_in(text)) is not None:
-        raise DeclarationError(f"Table(...): {field} {mistake}", remedy=right)
-    if starts_with_where(text):
+        raise DeclarationError(f"{owner}(...): {field} {mistake}", remedy=right)
+    if first_word(text) == "WHERE":
         raise DeclarationError(
-            f"Table(...): {field} begins with the word WHERE, which is written for you",
+            f"{owner}(...): {field} begins with the word WHERE, which is written for you",
             remedy=right,
         )
     return text.strip()

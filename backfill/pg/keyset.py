@@ -133,11 +133,14 @@ class Keyset:
             return upto
         return sql.SQL("{} AND {}").format(self.compared(">", "after"), upto)
 
-    def unnested(self, extra: Sequence[tuple[str, str]] = ()) -> sql.Composed:
+    def unnested(
+        self, extra: Sequence[tuple[str, str]] = (), *, numbered: bool = False
+    ) -> sql.Composed:
         """`unnest(%(k_0)s::int[], …) AS _bf (_k0, …)`.
 
         Args:
             extra: further arrays as (parameter, element type); they appear as `_v0 …`.
+            numbered: each line has its place `_n`, from 1, after these.
         """
         arrays = [
             sql.SQL("{}::{}[]").format(sql.Placeholder(name), as_template(type_))
@@ -147,8 +150,10 @@ class Keyset:
             ]
         ]
         names = [f"_k{i}" for i in range(len(self.types))] + [f"_v{i}" for i in range(len(extra))]
-        return sql.SQL("unnest({}) AS _bf ({})").format(
-            sql.SQL(", ").join(arrays), identifiers(names)
+        return sql.SQL("unnest({}){} AS _bf ({})").format(
+            sql.SQL(", ").join(arrays),
+            sql.SQL(" WITH ORDINALITY" if numbered else ""),
+            identifiers([*names, "_n"] if numbered else names),
         )
 
     def joined(self) -> sql.Composed:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backfill import Delete, Insert, Job, Options, Param, Row, RunInfo, Sql, Table, Update
+from backfill import Delete, Insert, Job, Options, Param, Query, Row, RunInfo, Sql, Table, Update
 from backfill.errors import DeclarationError, UsageError
 from backfill.job import bind, declaration_of
 
@@ -106,6 +106,7 @@ def fingerprint(**changed: object) -> str:
         {"source": Table("users", key="id", columns=["b"], where="b", todo="c")},
         {"source": Table("users", key="id", columns=["a"], where="d", todo="c")},
         {"source": Table("users", key="id", columns=["a"], where="b")},
+        {"source": Query("TABLE users", key="id", table="users", todo="c")},
         {"target": Update("b")},
         {"target": Delete()},
         {"target": Insert("x", on_conflict="skip")},

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from backfill.job import sql_fragment
 from backfill.job.fragment import (
+    first_word,
     mistake_in,
     placeholders,
     quoted_placeholders,
-    starts_with_where,
 )
 
 PIECES = st.sampled_from(
@@ -102,4 +102,4 @@ def test_placeholders_are_told_from_those_in_quotes() -> None:
     [("WHERE a", True), (" where a", True), ("whereabouts = 1", False), ("'where'", False)],
 )
 def test_the_word_where_is_noticed(fragment: str, starts: object) -> None:
-    assert starts_with_where(fragment) is starts
+    assert (first_word(fragment) == "WHERE") is starts

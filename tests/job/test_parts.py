@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backfill import Delete, Insert, Sql, Table, Update
+from backfill import Delete, Insert, Query, Sql, Table, Update
 from backfill.errors import DeclarationError
 from backfill.job.identifier import same_table
 
@@ -16,6 +16,7 @@ class Model:
 
 
 untyped_table: Callable[..., Table] = Table
+untyped_query: Callable[..., Query] = Query
 untyped_sql: Callable[..., Sql] = Sql
 untyped_update: Callable[..., Update] = Update
 untyped_insert: Callable[..., Insert] = Insert
@@ -49,6 +50,16 @@ WRONG: list[tuple[Callable[[], object], str, str]] = [
     (lambda: Table("users", where="WHERE a > 1"), "begins with the word WHERE", 'where="'),
     (lambda: Table("users", todo="(a"), "todo opens a parenthesis", 'todo="'),
     (lambda: untyped_table("users", todo=True), "todo is of type bool", 'todo="'),
+    (lambda: Query("", key="id"), "its SQL is empty", "Query("),
+    (lambda: untyped_query(7, key="id"), "its SQL is of type int", "Query("),
+    (lambda: Query("SELECT 1;", key="id"), "its SQL has a semicolon", "Query("),
+    (lambda: Query("SELECT 1) x, (SELECT 2", key="id"), "closes a parenthesis", "Query("),
+    (lambda: Query("SELECT 1 -- all", key="id"), "ends in a comment", "Query("),
+    (lambda: Query("DELETE FROM a", key="id"), "its SQL is no SELECT", "Query("),
+    (lambda: Query("orders", key="id"), "its SQL is no SELECT", "Query("),
+    (lambda: Query("SELECT 1", key=[]), "Query(...): key is empty", "key=["),
+    (lambda: Query("SELECT 1", key="id", table="a b"), "Query('a b')", 'Query("users")'),
+    (lambda: Query("SELECT 1", key="id", todo="WHERE a"), "Query(...): todo begins", 'todo="'),
     (Sql, "no column is named", 'Sql(email_lower="lower(email)")'),
     (lambda: Sql({}), "no column is named", 'Sql(email_lower="lower(email)")'),
     (lambda: untyped_sql("lower(email)"), "does not say which column", "Sql(email_lower="),
@@ -129,6 +140,7 @@ def test_a_column_of_sql_may_be_called_columns() -> None:
     ("one", "same", "other"),
     [
         (Table("a"), Table("a"), Table("b")),
+        (Query("TABLE a", key="b"), Query("TABLE a", key=["b"]), Query("TABLE b", key="b")),
         (Sql(a="1"), Sql(a="1"), Sql(a="2")),
         (Update("a"), Update("a"), Update("b")),
         (Insert("a", on_conflict="skip"), Insert("a", on_conflict="skip"), Delete()),
@@ -145,6 +157,7 @@ def test_parts_are_values(one: object, same: object, other: object) -> None:
     ("part", "field"),
     [
         (Table("a"), "table"),
+        (Query("TABLE a", key="b"), "sql"),
         (Sql(a="1"), "expressions"),
         (Update("a"), "columns"),
         (Insert("a", on_conflict="skip"), "table"),

@@ -13,6 +13,7 @@ from backfill import (
     Job,
     Options,
     Param,
+    Query,
     Row,
     Sql,
     Table,
@@ -222,6 +223,25 @@ WRONG: dict[str, tuple[dict[str, object], str, str]] = {
     "target of an unknown kind": ({"target": OddTarget()}, "of type OddTarget", "target = Update("),
     "options is a mapping": ({"options": {"rate": "1/s"}}, "options is of type dict", "Options("),
     "options is the class": ({"options": Options}, "the class Options itself", "Options("),
+    "Update over a query without a table": (
+        {"source": Query("TABLE a", key="b"), "target": Update("a"), "transform": by_row},
+        "Update() writes rows of a table, and the query names none",
+        'Query("SELECT ...", key="id", table="users")',
+    ),
+    "Delete over a query without a table": (
+        {"source": Query("TABLE a", key="b"), "target": Delete()},
+        "Delete() writes rows of a table",
+        "table=",
+    ),
+    "a parameter that a query misspells": (
+        {
+            "source": Query("SELECT * FROM a WHERE x > %(sinse)s", key="b", table="a"),
+            "target": Delete(),
+            "since": Param(int),
+        },
+        "%(sinse)s in the query is no parameter",
+        "%(since)s",
+    ),
     "name with capitals": ({"name": "Lower"}, "'Lower'", 'name = "fill_departure"'),
     "name too long": ({"name": "a" * 64}, "cannot be a job's", "63 at most"),
     "name of another type": ({"name": 7}, "the name 7", 'name = "fill_departure"'),
@@ -318,6 +338,15 @@ RIGHT: dict[str, dict[str, object]] = {
         "source": USERS,
         "target": Insert("b", on_conflict="error"),
         "transform": in_steps,
+    },
+    "Insert from a query without a table": {
+        "source": Query("TABLE a", key="b"),
+        "target": Insert("c", on_conflict="skip"),
+    },
+    "Update over a query": {
+        "source": Query("WITH x AS (TABLE a) SELECT * FROM x", key="b", table="a"),
+        "target": Update("c"),
+        "transform": by_row,
     },
     "Insert copies": {"source": USERS, "target": Insert("b", on_conflict="skip")},
     "Insert with Sql": {

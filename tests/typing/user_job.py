@@ -15,6 +15,7 @@ from backfill import (
     Options,
     Param,
     Quarantine,
+    Query,
     RetryLater,
     Row,
     RunInfo,
@@ -73,6 +74,12 @@ class SplitNames(Job):
     def transform(self, row: Row) -> Iterator[Mapping[str, object]]:
         for position, name in enumerate(row.names):
             yield {"user_id": row.id, "position": position, "name": name}
+
+
+class Discount(Job):
+    source = Query("SELECT id, note FROM orders", key="id", table="orders", todo="note IS NULL")
+    transform = Sql(note="'none'")
+    target = Update()
 
 
 class UsersJob(Job, abstract=True):

@@ -57,7 +57,7 @@ def page_plan(conn: Connection, subject: Subject, *, slice_rows: int) -> PagePla
             statement = keyset.page(
                 after=True,
                 lock=subject.writer.lock,
-                columns=subject.python_columns,
+                columns=subject.page_columns,
                 all_keys=not subject.writer.writes_ranges,
             )
             row = conn.execute(
@@ -97,6 +97,8 @@ def judged(plan: Mapping[str, Any], *, table: str) -> PagePlan:
         scan = next((i for i, n in enumerate(path) if n.get("Subplan Name") == "CTE _scan"), None)
         if scan is None or not alias.fullmatch(node.get("Alias", "")):
             continue
+        if any(one.get("Parent Relationship") == "SubPlan" for one in path[scan:]):
+            continue  # what the scope looks up, key by key
         walks.append(
             node["Node Type"] in _WALKS
             and "Index Cond" in node

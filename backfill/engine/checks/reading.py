@@ -8,6 +8,7 @@ from backfill.engine.checks.finding import Finding, error, note, warning
 from backfill.engine.checks.key import check_mutable_key
 from backfill.engine.checks.scene import Scene
 from backfill.engine.page import SCAN_ROWS_PER_ROW
+from backfill.job import Query
 
 #: A Python transform without `columns` is given whole rows; wider ones are worth naming columns.
 WIDE_BYTES = 1_000
@@ -84,7 +85,8 @@ def never_analyzed(scene: Scene) -> Iterator[Finding]:
 def wide_rows(scene: Scene) -> Iterator[Finding]:
     width = scene.source.row_bytes
     subject = scene.subject
-    if not subject.writer.is_python or subject.declaration.source.columns is not None:
+    declared = subject.declaration.source
+    if not subject.writer.is_python or isinstance(declared, Query) or declared.columns is not None:
         return
     if width is not None and width > WIDE_BYTES:
         yield warning(
@@ -120,7 +122,7 @@ def partitions(scene: Scene) -> Iterator[Finding]:
             "inheritance",
             f"{children} tables inherit from {source.qualified}",
             why="Their rows are taken, too, and no index says that a key is unique over all of"
-            " them: of two rows with one key, the second may be counted wrongly.",
+            " them: a key that two rows have stops the run.",
             remedy="Give each table a run of its own, or be sure that the keys differ.",
         )
     elif children > MANY_PARTITIONS:

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backfill.engine.bench import matches
 from backfill.engine.checks.finding import Found
 from backfill.engine.checks.key import check_children, check_key, named_key
 from backfill.engine.checks.statements import check_statements
-from backfill.engine.checks.tables import check_kind
+from backfill.engine.checks.tables import check_kind, table_of
 from backfill.engine.checks.writing import check_columns, check_insert, written_columns
 from backfill.engine.columns import read_columns
+from backfill.engine.rows import keyset_of, read_relation
 from backfill.engine.write import Writer
-from backfill.job import Call, Delete, Insert
+from backfill.job import Call, Delete, Insert, Query, Table
 from backfill.job.declaration import Declaration
 from backfill.model import Key
 from backfill.pg import catalog
@@ -33,6 +33,7 @@ class Subject:
     Attributes:
         arguments: parameters by placeholder.
         source, target: the tables; the same one for Update and Delete.
+        read: the source as it is read: with a query's columns in place of its own.
         columns: what is written, as far as the declaration says.
     """
 
@@ -40,6 +41,7 @@ class Subject:
     arguments: Mapping[str, Any]
     source: Relation
     target: Relation
+    read: Relation
     key: Key
     columns: tuple[str, ...]
     keyset: Keyset
@@ -66,7 +68,12 @@ class Subject:
         """Those that a Python transform is given; None when PostgreSQL computes."""
         if not self.writer.is_python:
             return None
-        return read_columns(self.declaration, self.source, self.key)
+        return read_columns(self.declaration, self.read, self.key)
+
+    @property
+    def page_columns(self) -> tuple[str, ...] | None:
+        """Those that are read when the rows are locked; a query's are read afterwards."""
+        return None if isinstance(self.declaration.source, Query) else self.python_columns
 
 
 def examine(
@@ -85,8 +92,9 @@ def examine(
     name = declaration.job_class.__name__
     source: Relation | None = None
     target: Relation | None = None
+    read: Relation | None = None
     with found.refused("source-missing", why="The rows are taken from this table."):
-        source = catalog.relation(conn, declaration.source.table, used_by=f"{name}.source")
+        source = catalog.relation(conn, table_of(declaration), used_by=f"{name}.source")
         found.findings += check_kind(declaration, source)
     if isinstance(declaration.target, Insert):
         with found.refused("target-missing", why="The rows are written into this table."):
@@ -95,7 +103,11 @@ def examine(
         target = source
     if source is None or target is None or found.has_errors:
         return None, found
-    subject = _resolve(declaration, arguments, source, target, found)
+    with found.refused("query-not-runnable", why="It gives the rows."):
+        read = read_relation(conn, declaration, source, arguments)
+    if read is None:
+        return None, found
+    subject = _resolve(declaration, arguments, source, target, read=read, found=found)
     if subject is not None and source.has_children:
         inheriting = catalog.children(conn, source, used_by=f"{name}.source")
         found.findings += check_children(declaration, source, subject.key, inheriting)
@@ -117,6 +129,8 @@ def _resolve(
     arguments: Mapping[str, Any],
     source: Relation,
     target: Relation,
+    *,
+    read: Relation,
     found: Found,
 ) -> Subject | None:
     name = declaration.job_class.__name__
@@ -124,29 +138,26 @@ def _resolve(
     with found.refused("key-missing", why="Pages of rows are found by walking a unique key."):
         key = named_key(declaration, source)
         found.findings += check_key(declaration, source, key)
-    for column in declaration.source.columns or ():
+    declared = declaration.source
+    for column in (isinstance(declared, Table) and declared.columns) or ():
         with found.refused("column-missing", why="The transform is to be given this column."):
             source.column(column, used_by=f"{name}.source")
-    columns = written_columns(declaration, source, target)
+    columns = written_columns(declaration, read, target)
     found.findings += check_columns(declaration, target, key, columns)
     if isinstance(declaration.target, Insert):
-        found.findings += check_insert(declaration, declaration.target, source, target, columns)
+        found.findings += check_insert(declaration, declaration.target, read, target, columns)
     if key is None or found.has_errors:
         return None
-    keyset = Keyset(
-        table=source.qualified,
-        name=source.name,
-        columns=key,
-        types=tuple(source.columns[column].type for column in key),
-        matches=matches(declaration),
-    )
+    types = [source.columns[column].type for column in key]
+    keyset = keyset_of(declaration, source, key, types)
     return Subject(
         declaration=declaration,
         arguments=arguments,
         source=source,
         target=target,
+        read=read,
         key=key,
         columns=columns,
         keyset=keyset,
-        writer=Writer(declaration, keyset, source=source, target=target, arguments=arguments),
+        writer=Writer(declaration, keyset, source=read, target=target, arguments=arguments),
     )

@@ -1,0 +1,101 @@
+"""SQL for a source that is a query over a table: keys are paged and locked in the table.
+
+The table's own key is walked, so that each statement looks at a bounded number of keys however the
+query is made; which of them are ours is asked of the query key by key, by an EXISTS. OFFSET 0 keeps
+PostgreSQL from merging the query with what is around it: so the key is handed into it, under a
+GROUP BY, too, and the query is never computed as a whole.
+
+When the table's rows are locked, the query is read again for exactly their keys, in a statement of
+its own: a locking statement would show the other tables as they were when it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from backfill.pg.catalog import identifier, identifiers
+from backfill.pg.keyset import Keyset
+
+#: How the user's fragments know the rows of the query.
+ROWS = sql.Identifier("_bf_query")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuerySql:
+    """A query as psycopg wants it.
+
+    Attributes:
+        text: the query, with psycopg's placeholders.
+        todo: true of a row of it that is not done; `TRUE` for all.
+    """
+
+    text: str
+    todo: str
+
+    def described(self) -> sql.Composed:
+        """Returns no rows, but which columns there are."""
+        return sql.SQL("SELECT * FROM ({}) AS {} LIMIT 0").format(self._text, ROWS)
+
+    def exists(self, keyset: Keyset) -> sql.Composed:
+        """True of a row of the keyset's table that the query gives and that is not done."""
+        return sql.SQL("EXISTS ({})").format(self._rows_of_key(keyset, sql.SQL("")))
+
+    def read(self, keyset: Keyset, columns: Sequence[str]) -> sql.Composed:
+        """The rows of the keys `k_0 …`: of each its key's place among them, from 1; the columns.
+
+        In the order of the keys; a key of two rows comes twice, one of none not at all.
+        """
+        return sql.SQL("SELECT {} FROM {} ORDER BY _n").format(
+            sql.SQL(", ").join([sql.SQL("_n"), *map(identifier, columns)]), self.rows(keyset)
+        )
+
+    def update(self, keyset: Keyset, values: Mapping[str, sql.Composable]) -> sql.Composed:
+        """Write expressions over the query's rows into the table's rows of the keys `k_0 …`."""
+        return sql.SQL("UPDATE {} SET {} FROM (SELECT {}, {} FROM {}) AS _bf WHERE {}").format(
+            keyset.from_table,
+            sql.SQL(", ").join(
+                sql.SQL("{} = _bf.{}").format(identifier(column), sql.Identifier(f"_v{i}"))
+                for i, column in enumerate(values)
+            ),
+            identifiers([f"_k{i}" for i in range(len(keyset.columns))]),
+            sql.SQL(", ").join(
+                sql.SQL("{} AS {}").format(value, sql.Identifier(f"_v{i}"))
+                for i, value in enumerate(values.values())
+            ),
+            self.rows(keyset),
+            keyset.joined(),
+        )
+
+    def rows(self, keyset: Keyset) -> sql.Composed:
+        """A FROM item: the query's rows of the keys `k_0 …`, each with `_k0 …` and its place."""
+        return sql.SQL(
+            "(SELECT _bf.*, {rows}.* FROM {keys}, {table}, LATERAL ({query}) AS {rows}"
+            " WHERE {joined}) AS {rows}"
+        ).format(
+            rows=ROWS,
+            keys=keyset.unnested(numbered=True),
+            table=keyset.from_table,
+            query=self._rows_of_key(keyset, sql.SQL("*")),
+            joined=keyset.joined(),
+        )
+
+    @property
+    def _text(self) -> sql.SQL:
+        return sql.SQL(self.text)  # the user's own SQL, from their job
+
+    def _rows_of_key(self, keyset: Keyset, selected: sql.SQL) -> sql.Composed:
+        return sql.SQL("SELECT {} FROM ({}) AS {} WHERE {} AND ({}) OFFSET 0").format(
+            selected,
+            self._text,
+            ROWS,
+            sql.SQL(" AND ").join(
+                sql.SQL("{}.{key} = {}.{key}").format(
+                    ROWS, keyset.from_table, key=identifier(column)
+                )
+                for column in keyset.columns
+            ),
+            sql.SQL(self.todo),
+        )
