@@ -21,6 +21,7 @@ _COMMANDS = {
     "db": "backfill.cli.db:db",
     "list": "backfill.cli.jobs:list_jobs",
     "check": "backfill.cli.check:check",
+    "dry-run": "backfill.cli.dry_run:dry_run",
     "run": "backfill.cli.run:run",
     "enqueue": "backfill.cli.enqueue:enqueue",
     "worker": "backfill.cli.worker:worker",
@@ -47,6 +48,7 @@ Examples:
   backfill new fill_departure               write a job's first version
   backfill db upgrade                       install the ledger in the database
   backfill check fill_departure             see what speaks against a run
+  backfill dry-run fill_departure           try it in batches that are rolled back
   backfill run fill_departure               work in this process, no Redis needed
   backfill enqueue fill_departure -p since=2014 --rate 5000/s
   backfill worker --concurrency 4           work on what is enqueued

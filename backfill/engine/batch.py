@@ -102,7 +102,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             probe("before the page")
             page, outcomes = take(bench, now, rows, step, started)
             step.begin("write")
-            written, refusals = write(bench, now, page, outcomes)
+            written, refusals = write_page(bench, now, page, outcomes)
             step.begin("record")
             probe("after the write")
             batch = record(bench, now, page, written, refusals)
@@ -208,7 +208,7 @@ def _sort_out(
     return values, refused
 
 
-def write(
+def write_page(
     bench: Bench, now: Slice, page: Page, outcomes: list[Outcome] | None
 ) -> tuple[Written, Refused]:
     """Write the page; the rows that cannot be written come back with the reason.
@@ -217,7 +217,7 @@ def write(
     """
     values, refused = _sort_out(page.keys, outcomes or ())
 
-    def written_now() -> Written:
+    def write() -> Written:
         if outcomes is not None:
             return bench.writer.write_values(bench.conn, bench.texts, values)
         if page.is_whole:
@@ -226,11 +226,11 @@ def write(
         return bench.writer.write_keys(bench.conn, page.keys)
 
     if page.taken != 1:
-        written = written_now()
+        written = write()
     else:
         bench.conn.execute("SAVEPOINT one_row")
         try:
-            written = written_now()
+            written = write()
         except psycopg.Error as error:
             fault = classify(error, writing=True, seconds=0.0, timeout=1.0)
             if fault.kind is not FaultKind.ROW:

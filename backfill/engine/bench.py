@@ -231,8 +231,12 @@ def make_bench(
     stopping: Callable[[], bool] = lambda: False,
     asks_for_signals: bool = False,
     max_slots: int | None = None,
+    is_trial: bool = False,
 ) -> Bench:
     """Connect, look the tables up, bind the job, make the statements, call the job's `setup`.
+
+    Args:
+        is_trial: nothing is committed, so there need be neither a ledger nor such a run.
 
     Raises:
         ProjectError: a table or column is gone, a secret's variable is not set, `setup` raised.
@@ -254,6 +258,7 @@ def make_bench(
             stopping=stopping,
             asks_for_signals=asks_for_signals,
             max_slots=max_slots,
+            is_trial=is_trial,
         )
     except BaseException:
         conn.close()
@@ -275,6 +280,7 @@ def _make(
     stopping: Callable[[], bool],
     asks_for_signals: bool,
     max_slots: int | None,
+    is_trial: bool,
 ) -> Bench:
     name = declaration.job_class.__name__
     resolved = run.resolved
@@ -324,7 +330,9 @@ def _make(
         clock=clock,
         pace=pace,
         sizer=BatchSizer(options),
-        reads_wal=_reads_wal(conn, ledger, run),
+        reads_wal=(
+            slices.can_read_wal(conn) is None if is_trial else _reads_wal(conn, ledger, run)
+        ),
         asks_for_signals=asks_for_signals,
         max_slots=max_slots,
         observer=observer,

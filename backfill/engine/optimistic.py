@@ -131,10 +131,10 @@ def _commit(
     ):
         step.begin("page")
         now = batch.hold(bench, held, may_be_paused=not reading.takes)
-        page, kept = _take(bench, reading, seen, outcomes)
+        page, kept = take_unchanged(bench, reading, seen, outcomes)
         step.page = page
         step.begin("write")
-        written, refused = batch.write(bench, now, page, kept)
+        written, refused = batch.write_page(bench, now, page, kept)
         step.begin("record")
         probe("after the write")
         done = batch.record(bench, now, page, written, refused)
@@ -144,7 +144,7 @@ def _commit(
     return done
 
 
-def _take(
+def take_unchanged(
     bench: Bench, reading: Reading, seen: Seen, outcomes: Sequence[Outcome]
 ) -> tuple[Page, list[Outcome]]:
     """Lock what is as it was read: the page of what is to be written, and its outcomes."""

@@ -52,6 +52,10 @@ class Writer:
         source: the source's table.
         target: the table that is written; the source's own for Update and Delete.
         arguments: values of the declared parameters, by placeholder.
+
+    Attributes:
+        returning, returned: what an Insert is to tell of the rows that it writes, and what it told;
+            None in production.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class Writer:
         self.lock: RowLock = self._lock()
         self._checked: set[tuple[str, ...]] = set()
         self._statements: dict[object, sql.SQL] = {}
+        self.returning: sql.Composable | None = None
+        self.returned: list[tuple[Any, ...]] = []
         self.by_key = None if self.is_python else self._set_based()
 
     @property
@@ -86,8 +92,13 @@ class Writer:
         return not isinstance(self._target, Call)
 
     @property
-    def table_oid(self) -> int:
+    def table(self) -> Relation:
         """The table that is written."""
+        return self._relation
+
+    @property
+    def table_oid(self) -> int:
+        """Its oid."""
         return self._relation.oid
 
     @property
@@ -109,9 +120,9 @@ class Writer:
             raise TypeError("this job's values are computed in Python")
         if not keys:
             return Written(rows=0, keys=0, missing=0)
-        rows = conn.execute(
-            self.by_key, {**self._arguments, **key_arrays(keys, len(self._keyset.columns))}
-        ).rowcount
+        rows = self._execute(
+            conn, self.by_key, {**self._arguments, **key_arrays(keys, len(self._keyset.columns))}
+        )
         return Written(rows=rows, keys=rows, missing=len(keys) - rows)
 
     def by_values(self, columns: Sequence[str]) -> sql.Composed:
@@ -194,10 +205,11 @@ class Writer:
             if converted is None:
                 return None
             arrays[f"v_{i}"] = array_literal(converted)
-        done = conn.execute(
+        done = self._execute(
+            conn,
             self._once(columns, lambda: self.by_values(columns)),
             {**arrays, **key_arrays(keys, len(self._keyset.columns))},
-        ).rowcount
+        )
         return Written(rows=done, keys=done, missing=len(rows) - done)
 
     def _texts(self, texts: ValueTexts, values: Values) -> list[Text]:
@@ -218,7 +230,17 @@ class Writer:
             for i in range(len(columns))
         }
         keys = key_arrays([line.key for line in lines], len(self._keyset.columns))
-        return conn.execute(self._valued(columns, types), {**arrays, **keys}).rowcount
+        return self._execute(conn, self._valued(columns, types), {**arrays, **keys})
+
+    def _execute(
+        self, conn: Connection, statement: sql.SQL | sql.Composed, arguments: Mapping[str, Any]
+    ) -> int:
+        """Run a write; returns how many rows it reports, and keeps what was asked for of them."""
+        if self.returning is None:
+            return conn.execute(statement, arguments).rowcount
+        told = conn.execute(sql.SQL("{} RETURNING {}").format(statement, self.returning), arguments)
+        self.returned += told.fetchall()
+        return told.rowcount
 
     def _check_columns(self, columns: tuple[str, ...]) -> None:
         if columns in self._checked:

@@ -1,17 +1,30 @@
-"""What is done with a job before it runs: looked at (`check`), tried (`dry-run`)."""
+"""What is done with a job before it runs: it is looked at (`check`), and tried (`dry-run`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 
+from backfill.clock import SystemClock
+from backfill.engine.bench import make_bench
 from backfill.engine.check import Report, check
-from backfill.errors import LedgerError
-from backfill.job import Options
+from backfill.engine.checks.scene import count_matching
+from backfill.engine.checks.subject import examine
+from backfill.engine.dryrun import DryRun, dry_run
+from backfill.engine.enqueue import prepare
+from backfill.engine.pace import Pace
+from backfill.engine.trial import NAME
+from backfill.errors import LedgerError, RefusedError
+from backfill.job import Delete, Insert, Options, Update
 from backfill.job.declaration import Declaration, bind
+from backfill.model import RunState
 from backfill.pg.connect import connect
-from backfill.pg.ledger import Ledger, open_ledger
+from backfill.pg.ledger import Ledger, Run, open_ledger
 from backfill.project import Project
+
+#: Targets whose effect is in the database, and so is rolled back.
+ROLLED_BACK: tuple[type[object], ...] = (Update, Insert, Delete)
 
 
 def check_job(
@@ -42,3 +55,90 @@ def check_job(
             options=options,
             ledger=ledger,
         )
+
+
+def dry_run_job(
+    project: Project,
+    declaration: Declaration,
+    *,
+    params: Mapping[str, object],
+    options: Options,
+    rows: int,
+    shown: int,
+    with_effects: bool,
+) -> DryRun:
+    """Try a job in batches that are rolled back; needs no ledger.
+
+    Args:
+        rows, shown: at each place, to be measured and to be shown.
+        with_effects: also where the job's effect is outside the database.
+
+    Raises:
+        BackfillError: the preflight refuses, a parameter is wrong, or the effect would stay.
+    """
+    if not isinstance(declaration.target, ROLLED_BACK) and not with_effects:
+        raise RefusedError(
+            f"{declaration.job_class.__name__}: what it does happens outside the database, and"
+            " cannot be rolled back",
+            remedy="Give --with-effects to let it happen for the rows that are tried.",
+        )
+    url = project.settings.database(options.database).url
+    with closing(connect(url)) as conn:
+        prepared = prepare(
+            conn, declaration, params=params, options=options, environ=project.environ
+        )
+        job = bind(declaration.job_class, params, environ=project.environ)
+        subject, _ = examine(conn, declaration, arguments=declaration.sql_arguments(job))
+        matching = None if subject is None else count_matching(conn, subject)
+    clock = SystemClock()
+    bench = make_bench(
+        lambda: connect(url),
+        Ledger(schema=project.settings.schema, id=""),  # never asked: nothing is recorded
+        _run(declaration, prepared.params, options, prepared.found.source.to_json()),
+        declaration,
+        settings=project.settings.engine,
+        clock=clock,
+        pace=Pace(clock, options),
+        environ=project.environ,
+        is_trial=True,
+    )
+    with closing(bench.conn):
+        return dry_run(
+            bench, rows=rows, shown=shown, matching=matching, warnings=prepared.found.warnings
+        )
+
+
+def _run(
+    declaration: Declaration,
+    params: Mapping[str, object],
+    options: Options,
+    source: Mapping[str, object],
+) -> Run:
+    """A run as the ledger would have it, for a bench that records nothing."""
+    return Run(
+        id=NAME,
+        job=declaration.name,
+        job_version=declaration.version,
+        fingerprint=declaration.fingerprint(),
+        declaration=declaration.describe(),
+        params=params,
+        options=options.to_json(),
+        executor="local",
+        requested_by=NAME,
+        source=source,
+        state=str(RunState.RUNNING),
+        horizon=None,
+        barrier=None,
+        barrier_until=None,
+        began=True,
+        frontier=None,
+        frontier_done=False,
+        slices=0,
+        passes=0,
+        total_rows=None,
+        total_is_exact=False,
+        failure=None,
+        created_at=datetime.now(UTC),
+        started_at=None,
+        finished_at=None,
+    )

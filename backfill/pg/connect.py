@@ -221,6 +221,16 @@ def transaction(
     conn.execute("COMMIT")
 
 
+@contextmanager
+def trial(conn: Connection, limits: Limits, *, name: str, run: str) -> Iterator[None]:
+    """A batch's transaction that is rolled back at the end, whatever happened in it."""
+    conn.execute(begin_statement(limits, name=name, run=run, in_batch=True))
+    try:
+        yield
+    finally:
+        roll_back(conn)
+
+
 def server_time(conn: Connection) -> datetime:
     """The instant now, by the server's clock; aware."""
     return cast("tuple[datetime]", conn.execute("SELECT clock_timestamp()").fetchone())[0]

@@ -39,3 +39,29 @@ def test_errors_are_all_shown_and_the_exit_code_says_so(shop: Shop) -> None:
     assert "source-missing" in done.stdout
     assert "ledger-unusable" in done.stdout
     assert "mend the errors and check again" in done.stderr
+
+
+def test_a_dry_run_shows_rows_steers_no_terminal_and_logs_no_values(shop: Shop) -> None:
+    shop.users(200, bad=[3])
+    shop.conn.execute("UPDATE users SET email = E'\x1b[31mR\u202eD' WHERE id = 1")
+    shop.conn.execute("UPDATE users SET email = ' ' WHERE id = 2")
+    done = shop("dry-run", "lower_email", "--show", "2")
+    assert done.code == 0, done.told
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("beginning: 200 rows in 2 batches, ")
+    assert lines[1:5] == [
+        "  ~ 1",
+        r"      email_lower: NULL → \x1b[31mr\u202ed",
+        "  ~ 2",
+        '      email_lower: NULL → " "',
+    ]
+    assert lines[-1] == "everything was rolled back"
+    assert done.stderr == ""
+    done = shop("dry-run", "judge_age", "--json", "--rows", "50")
+    assert done.code == 1
+    told = json.loads(done.stdout)
+    (place,) = told["places"][:1]
+    assert place["refused"] == [{"key": ["3"], "sqlstate": None, "message": "an age below zero"}]
+    assert place["changes"][0]["after"]["adult"] == "true"
+    assert told["clean"] is False
+    assert shop.number("SELECT count(*) FROM users WHERE adult IS NOT NULL") == 0

@@ -78,7 +78,7 @@ def _seconds(scene: Scene, before: Before | None) -> Estimate:
         return Estimate(
             name="seconds",
             value=None,
-            basis="no rate is known: --rate states one",
+            basis="no rate is known: --rate states one, `backfill dry-run` measures one",
         )
     slowest, basis = min(rates)
     return Estimate(
@@ -108,7 +108,7 @@ def _wal(scene: Scene) -> Estimate:
         name="wal_bytes",
         value=rows * a_row,
         basis=f"{a_row:,.0f} B a row: its size, records' headers, its lock, entries of indexes"
-        f"{images}; right within a half",
+        f"{images}; right within a half; `backfill dry-run` measures it",
     )
 
 

@@ -64,7 +64,7 @@ def rules(scene: Scene) -> Iterator[Finding]:
                 "rules",
                 f"{effect.table.name} has rewrite rules",
                 why="They change our statement, and what it says of the rows that it wrote.",
-                remedy="Replace them by triggers.",
+                remedy="Replace them by triggers, or look at the rows of a `backfill dry-run`.",
             )
 
 
@@ -87,6 +87,7 @@ def check_constraints(scene: Scene) -> Iterator[Finding]:
                 "check-met",
                 f"what is written to {effect.table.name} must satisfy {', '.join(met)}",
                 why="Rows whose new values do not go into quarantine.",
+                remedy="`backfill dry-run` shows whether some do.",
             )
 
 
