@@ -74,6 +74,7 @@ def test_a_killed_workers_slice_goes_on_within_15_seconds(
     )
     record_property("takeover_seconds", round(seconds, 1))
     print(f"the killed worker's slice went on after {seconds:.1f} s (goal: {TAKEOVER_GOAL:.0f})")
+    crew.hurry(run)
     crew.wait_for(run, RunState.SUCCEEDED)
     each_row_once(crew, "item", ["n"], ROWS)
     assert Event.SLICE_FREED in {event.name for event in crew.events(run)}  # I7
@@ -105,6 +106,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_batch_and_returns_its_slice_a
     assert leaving.name not in {
         str(name).split("@")[0] for (name,) in crew.query("SELECT name FROM backfill.worker")
     }
+    crew.hurry(run)
     crew.wait_for(run, RunState.SUCCEEDED)
     each_row_once(crew, "item", ["n"], ROWS)
 
@@ -125,5 +127,6 @@ def test_the_last_worker_may_end_and_a_later_one_goes_on(two_workers: Crew) -> N
         "no worker is running" in crew.project.progress(crew.desk, run, checkpoint=None).limited_by
     )
     crew.start()
+    crew.hurry(run)
     crew.wait_for(run, RunState.SUCCEEDED)
     each_row_once(crew, "item", ["n"], ROWS)

@@ -94,6 +94,7 @@ def test_a_stopped_holder_loses_its_slice_and_commits_nothing_when_it_goes_on(
         worker.go_on()
     if not backend_was_open:
         crew.wait(lambda: was_told(crew), "the holder tries to go on, and is told")
+    crew.hurry(run)
     crew.wait_for(run, RunState.SUCCEEDED)
     each_row_once(crew, "item", ["n"], ROWS)
     assert crew.counts(run).written == ROWS
