@@ -61,8 +61,9 @@ demo-stop: $(READY)  ## end what `make demo KEEP=1` left running
 	@$(BIN)/python -m backfill.local.demo --stop
 
 .PHONY: test
+# Most of what a test takes is waiting for processes, not work of its own: four share two cores.
 test: $(READY)  ## run every test (ARGS="-k cursor" chooses)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 .PHONY: chaos
 chaos: $(READY)  ## kill workers and servers at work, and check each row (KILLS=1000, SEED=... repeats)
