@@ -91,7 +91,7 @@ def _told(latest: _Latest | None) -> str:
 
 
 def _target(declaration: Declaration) -> str:
-    from backfill.job import Insert, Update
+    from backfill.job import Call, Insert, Update
 
     target: Target = declaration.target
     if isinstance(target, Update):
@@ -99,7 +99,7 @@ def _target(declaration: Declaration) -> str:
         return f"update {', '.join(columns)}"
     if isinstance(target, Insert):
         return f"insert into {target.table}"
-    return "delete"
+    return "call" if isinstance(target, Call) else "delete"
 
 
 def _to_json(declaration: Declaration, latest: _Latest | None) -> dict[str, object]:

@@ -280,13 +280,13 @@ def utc(at: datetime | None) -> str | None:
 
 
 def label(run: Run) -> str:
-    """What a run fills: table and columns, or source and target."""
+    """What a run fills: table and columns, or source and target; or what it does to the rows."""
     name = str(run.source["name"])
     target = run.declaration["target"]
     if target["kind"] == "insert":
         return f"{name} → {target['table']}"
-    if target["kind"] == "delete":
-        return f"{name} (delete)"
+    if target["kind"] in {"delete", "call"}:
+        return f"{name} ({target['kind']})"
     columns = target["columns"] or list(run.declaration["transform"]["sql"] or ())
     return f"{name}.{','.join(columns)}"
 
