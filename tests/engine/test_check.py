@@ -291,6 +291,8 @@ def test_the_page_of_a_larger_table_walks_the_index_and_its_plan_tells_no_values
           {"Node Type": "Seq Scan", "Alias": "t_1"}], False),
         ([{"Node Type": "Index Scan", "Alias": "t", "Index Cond": "x"},
           {"Node Type": "Seq Scan", "Alias": "other"}], True),
+        ([{"Node Type": "Index Scan", "Alias": "t", "Index Cond": "x", "Plans": [
+            {"Node Type": "Seq Scan", "Alias": "t", "Parent Relationship": "SubPlan"}]}], True),
         ([], False),
     ],
 )  # fmt: skip

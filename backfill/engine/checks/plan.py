@@ -22,6 +22,7 @@ from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.keyset import bound
 
 _WALKS = {"Index Scan", "Index Only Scan"}
+_ASIDE = {"SubPlan", "InitPlan"}
 _SORTS = {"Sort", "Incremental Sort"}
 
 
@@ -97,6 +98,8 @@ def judged(plan: Mapping[str, Any], *, table: str) -> PagePlan:
         scan = next((i for i, n in enumerate(path) if n.get("Subplan Name") == "CTE _scan"), None)
         if scan is None or not alias.fullmatch(node.get("Alias", "")):
             continue
+        if any(one.get("Parent Relationship") in _ASIDE for one in path[scan + 1 :]):
+            continue  # what the scope's own sub-selects read
         if any(one.get("Parent Relationship") == "SubPlan" for one in path[scan:]):
             continue  # what the scope looks up, key by key
         walks.append(
