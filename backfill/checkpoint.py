@@ -45,6 +45,9 @@ KEEP_SECONDS = 7 * 24 * 3600
 #: One call may block the work for so long; then Redis is left alone for AWAY_SECONDS.
 CALL_SECONDS = 1.0
 AWAY_SECONDS = 2.0
+#: A call that took so long leaves Redis alone for ten times as long, at most AWAY_SECONDS: a batch
+#: asks several times, and would else wait for a slow Redis more than it works.
+SLOW_SECONDS = 0.1
 #: A picture that nobody has renewed for so long is not shown any more: then the ledger is read.
 PICTURE_SECONDS = 4.0
 #: So many seconds of a run are kept one by one.
@@ -190,7 +193,7 @@ class Checkpoint:
 
     @property
     def is_away(self) -> bool:
-        """True for a moment after a call failed."""
+        """True for a moment after a call failed, or was slow."""
         return time.monotonic() < self._away_until
 
     def write(self, run: str, slices: Mapping[int, tuple[int, Counts]]) -> Snapshot | None:
@@ -357,12 +360,17 @@ class Checkpoint:
     def _try(self, call: Callable[[], T]) -> T | None:
         if self.is_away:
             return None
+        began = time.monotonic()
         try:
-            return call()
+            answer = call()
         except redis.RedisError as error:
             self._away_until = time.monotonic() + AWAY_SECONDS
             log.warning(Event.CHECKPOINT_UNAVAILABLE, error=type(error).__name__)
             return None
+        now = time.monotonic()
+        if now - began > SLOW_SECONDS:
+            self._away_until = now + min(AWAY_SECONDS, 10 * (now - began))
+        return answer
 
 
 def _snapshot(fields: Mapping[str, str], *, now: float | None = None) -> Snapshot | None:

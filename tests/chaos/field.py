@@ -126,7 +126,7 @@ class Field:
         )
         try:
             # an application waits for locks, too; never for longer than a batch
-            holder.execute("SET lock_timeout = '2s'")
+            holder.execute("SET LOCAL lock_timeout = '2s'")
             holder.execute(
                 "SELECT FROM item WHERE seq BETWEEN %s AND %s ORDER BY seq FOR UPDATE",
                 [first, first + 19],

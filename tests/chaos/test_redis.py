@@ -1,0 +1,111 @@
+"""Faults of Redis, one after the other over a run at work: it goes on under each of them (I4).
+
+Redis going away, coming back empty, and losing messages: tests/acceptance/test_redis_away.py and
+test_messages.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from backfill.local.redis import LocalRedis
+from backfill.model import RunState
+from tests.acceptance.conftest import MakeCrew
+from tests.acceptance.crew import Crew, each_row_once
+from tests.chaos.proxy import Proxy
+
+ROWS = 14_000
+#: What must be done while the fault lasts, and in which time: also after a task's time (1 s). When
+#: each batch waited for a slow Redis, it took half a minute.
+STEP, STEP_SECONDS = 1_200, 20.0
+
+JOBS = """
+class Count(Job):
+    source = Table("item")
+    transform = Sql(n="n + 1")
+    target = Update()
+    options = Options(batch_rows=100, slice_rows=5_000, concurrency=2, rate="1500/s")
+"""
+
+
+@contextmanager
+def slow(client: redis.Redis, proxy: Proxy) -> Iterator[None]:
+    """Every answer takes 0.3 s."""
+    proxy.delay_seconds = 0.3
+    yield
+    proxy.delay_seconds = 0.0
+
+
+@contextmanager
+def read_only(client: redis.Redis, proxy: Proxy) -> Iterator[None]:
+    """It has become a replica of a primary that is away."""
+    client.replicaof("127.0.0.1", 1)
+    yield
+    client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def out_of_memory(client: redis.Redis, proxy: Proxy) -> Iterator[None]:
+    """It takes no write any more."""
+    client.config_set("maxmemory", 1)
+    yield
+    client.config_set("maxmemory", 0)
+
+
+@contextmanager
+def another_password(client: redis.Redis, proxy: Proxy) -> Iterator[None]:
+    """Ours is refused from now on; who is connected is cut off."""
+    client.config_set("requirepass", "another")
+    proxy.cut()
+    proxy.heal()
+    yield
+    client.config_set("requirepass", "")
+
+
+FAULTS = (slow, read_only, out_of_memory, another_password)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_under_each_fault_of_redis(
+    make_crew: MakeCrew, own_redis: LocalRedis
+) -> None:
+    with (
+        Proxy(own_redis.port) as proxy,
+        redis.Redis.from_url(own_redis.url()) as client,
+    ):
+        host, port = proxy.address
+        crew = make_crew(redis_url=f"redis://{host}:{port}/0")
+        crew.conn.execute("CREATE TABLE item (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0)")
+        crew.conn.execute("INSERT INTO item (id) SELECT generate_series(1, %s)", [ROWS])
+        crew.write_jobs(JOBS)
+        crew.keep_alive(1, children=2)
+        run = crew.enqueue("count")
+        crew.wait_for_rows(run, 500)
+        for fault in FAULTS:
+            with fault(client, proxy):
+                goal = crew.counts(run).settled + STEP
+                crew.wait(
+                    lambda goal=goal: crew.counts(run).settled >= goal,  # type: ignore[misc]
+                    f"{STEP} rows are done with Redis {fault.__name__}",
+                    seconds=STEP_SECONDS,
+                )
+            crew.wait(lambda: is_right(crew, run), f"progress is right after {fault.__name__}")
+        assert crew.state(run) is RunState.RUNNING, "the run ended before the last fault"
+        assert len(crew.alive) == 1, crew.told()
+        crew.wait_for(run, RunState.SUCCEEDED)
+        each_row_once(crew, "item", ["n"], ROWS)
+        assert "run.paused" not in [event.name for event in crew.events(run)]
+
+
+def is_right(crew: Crew, run: str) -> bool:
+    """The checkpoint says what the ledger says, but for a moment's batches."""
+    checkpoint = crew.project.checkpoint(crew.desk.ledger)
+    assert checkpoint is not None
+    before = crew.counts(run).settled
+    progress = crew.project.progress(crew.desk, run, checkpoint=checkpoint)
+    checkpoint.close()
+    return progress.source == "checkpoint" and progress.counts.settled >= before - 1_000
