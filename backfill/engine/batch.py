@@ -32,6 +32,7 @@ from backfill.engine.faults import (
     StopError,
 )
 from backfill.engine.page import Page, page_bounds, sweep_page, walk_page
+from backfill.engine.removal import NotMovedError
 from backfill.engine.transform import Outcome, Refusal
 from backfill.engine.write import Values, Written
 from backfill.events import Event
@@ -112,6 +113,9 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
     except psycopg.Error as error:
         step.remember(bench)
         raise interruption(bench, step, error) from error
+    except RowsRefusedError:
+        step.remember(bench)
+        raise
     seconds = bench.clock.monotonic() - started
     return replace(batch, asked=rows, seconds=seconds, busy_seconds=seconds)
 
@@ -216,21 +220,18 @@ def write_page(
     A page of one row is written under a savepoint: what PostgreSQL refuses then is that row.
     """
     values, refused = _sort_out(page.keys, outcomes or ())
-
-    def write() -> Written:
-        if outcomes is not None:
-            return bench.writer.write_values(bench.conn, bench.texts, values)
-        if page.is_whole:
-            after, bounds = page_bounds(bench, now, page)
-            return bench.writer.write_range(bench.conn, page.taken, after=after, bounds=bounds)
-        return bench.writer.write_keys(bench.conn, page.keys)
-
     if page.taken != 1:
-        written = write()
+        try:
+            written = _write(bench, now, page, None if outcomes is None else values)
+        except NotMovedError as error:
+            raise RowsRefusedError(page.taken, str(error)) from error
     else:
         bench.conn.execute("SAVEPOINT one_row")
         try:
-            written = write()
+            written = _write(bench, now, page, None if outcomes is None else values)
+        except NotMovedError:
+            bench.conn.execute("ROLLBACK TO SAVEPOINT one_row")
+            written = Written(rows=0, keys=0, missing=1)
         except psycopg.Error as error:
             fault = classify(error, writing=True, seconds=0.0, timeout=1.0)
             if fault.kind is not FaultKind.ROW:
@@ -240,6 +241,34 @@ def write_page(
             refused.append((page.keys[0], fault.sqlstate, fault.message))
     refused += [(key, None, message) for key, message in written.unfit]
     return written, refused
+
+
+def _write(
+    bench: Bench, now: Slice, page: Page, values: Sequence[tuple[Key, Sequence[Values]]] | None
+) -> Written:
+    """Write these values, or what PostgreSQL computes; and delete from the source what was moved.
+
+    Raises:
+        NotMovedError: not everything was; the transaction has to be rolled back.
+    """
+    if values is not None:
+        written = bench.writer.write_values(bench.conn, bench.texts, values)
+    elif page.is_whole:
+        after, bounds = page_bounds(bench, now, page)
+        written = bench.writer.write_range(bench.conn, page.taken, after=after, bounds=bounds)
+    else:
+        written = bench.writer.write_keys(bench.conn, page.keys)
+    if bench.removal is None:
+        return written
+    unfit = {key for key, _ in written.unfit}
+    moved = [line for line in values or () if line[0] not in unfit]
+    bench.removal.remove(
+        bench.conn,
+        page.keys if values is None else [key for key, _ in moved],
+        inserted=written.rows,
+        meant=page.taken if values is None else sum(len(several) for _, several in moved),
+    )
+    return written
 
 
 def record(

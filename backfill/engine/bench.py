@@ -21,6 +21,7 @@ from backfill.engine.columns import read_columns
 from backfill.engine.halving import Halving
 from backfill.engine.pace import Pace
 from backfill.engine.reading import Reading, reading_of
+from backfill.engine.removal import Removal
 from backfill.engine.rows import keyset_of, query_of, read_relation
 from backfill.engine.sizing import BatchSizer
 from backfill.engine.transform import Memory, PythonTransform
@@ -103,6 +104,7 @@ class Bench:
     """See the module.
 
     Attributes:
+        removal: deletes from the source what was inserted; None: it stays there.
         query: what gives the rows of the source's table that are ours; None: the table does.
         columns: those that a Python transform is given; None when PostgreSQL computes.
         reading: how rows are read without locks; None: they are locked when they are read.
@@ -124,6 +126,7 @@ class Bench:
     keyset: Keyset
     after_rewalk: Keyset
     writer: Writer
+    removal: Removal | None
     query: QuerySql | None
     columns: tuple[str, ...] | None
     reading: Reading | None
@@ -319,6 +322,7 @@ def _make(
             keyset, matches=f"{keyset.matches} AND {_not_quarantined(ledger, keyset)}"
         ),
         query=query_of(declaration),
+        removal=Removal(keyset) if declaration.deletes_source else None,
         writer=writer,
         columns=columns,
         reading=reading_of(declaration, keyset, columns) if columns and is_unlocked else None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from backfill.job import Insert, Table, Update
+from backfill.job import Delete, Insert, Table, Update
 from backfill.job.declaration import Declaration
 from backfill.model import Key
 from backfill.pg.catalog import Relation
+from backfill.pg.keyset import RowLock
 
 
 def update_columns(declaration: Declaration) -> tuple[str, ...]:
@@ -41,3 +42,14 @@ def read_columns(declaration: Declaration, source: Relation, key: Key) -> tuple[
     for column in named:
         source.column(column, used_by=f"{declaration.job_class.__name__}.source")
     return (*(column for column in key if column not in named), *named)
+
+
+def row_lock(declaration: Declaration, source: Relation) -> RowLock:
+    """The weakest lock on the source's rows that serves what is done to them (I5)."""
+    match declaration.target:
+        case Insert(delete_source=False):
+            return "FOR SHARE"
+        case Insert() | Delete():
+            return "FOR UPDATE"
+    changed = set(update_columns(declaration))
+    return "FOR UPDATE" if changed & source.locking_columns else "FOR NO KEY UPDATE"

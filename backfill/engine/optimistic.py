@@ -30,6 +30,7 @@ from backfill.engine import batch, unlocked
 from backfill.engine.batch import Batch, Step
 from backfill.engine.beat import Beat
 from backfill.engine.bench import Bench, Probe, no_probe
+from backfill.engine.faults import RowsRefusedError
 from backfill.engine.page import PATIENT_TRIES, Page
 from backfill.engine.reading import Reading
 from backfill.engine.transform import Outcome
@@ -80,6 +81,9 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
     except psycopg.Error as error:
         bench.memory.keep(seen.keys, made, outcomes)
         raise batch.interruption(bench, step, error) from error
+    except RowsRefusedError:
+        bench.memory.keep(seen.keys, made, outcomes)
+        raise
     ended = clock.monotonic()
     return replace(
         done,

@@ -59,7 +59,7 @@ def preflight(
             key=subject.key,
             key_types=subject.keyset.types,
         ),
-        relation=subject.target.qualified,
+        relation=subject.claimed_table,
         columns=subject.claimed,
         warnings=tuple(f.message for f in check_mutable_key(declaration, subject.key)),
     )

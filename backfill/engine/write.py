@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import sql
 
-from backfill.engine.columns import copied_columns, update_columns
+from backfill.engine.columns import copied_columns, row_lock
 from backfill.engine.faults import StopError
 from backfill.engine.lines import Line, groups
 from backfill.engine.rows import query_of
@@ -74,7 +74,7 @@ class Writer:
         self._relation = target
         self._arguments = arguments
         self._query = query_of(declaration)
-        self.lock: RowLock = self._lock()
+        self.lock: RowLock = row_lock(declaration, source)
         self._checked: set[tuple[str, ...]] = set()
         self._statements: dict[object, sql.SQL] = {}
         self.returning: sql.Composable | None = None
@@ -105,14 +105,6 @@ class Writer:
     def skips_conflicts(self) -> bool:
         """Whether a key without effect was skipped by a conflict, as the target says."""
         return isinstance(self._target, Insert) and self._target.on_conflict == "skip"
-
-    def _lock(self) -> RowLock:
-        if isinstance(self._target, Insert):
-            return "FOR SHARE"
-        if isinstance(self._target, Delete):
-            return "FOR UPDATE"
-        changed = set(update_columns(self._declaration))
-        return "FOR UPDATE" if changed & self._source.locking_columns else "FOR NO KEY UPDATE"
 
     def write_keys(self, conn: Connection, keys: Sequence[Key]) -> Written:
         """Write the rows of these keys, computed by PostgreSQL after they were locked."""

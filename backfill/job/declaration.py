@@ -59,6 +59,11 @@ class Declaration:
     retry_on: tuple[type[Exception], ...]
     doc: str
 
+    @property
+    def deletes_source(self) -> bool:
+        """Whether rows of the source are moved, and not copied."""
+        return isinstance(self.target, Insert) and self.target.delete_source
+
     def reads_unlocked(self, options: Options) -> bool:
         """Whether rows are read without locks, so that no transaction is open in the transform.
 
@@ -265,13 +270,15 @@ def _described(target: Target) -> dict[str, object]:
         case Update():
             return {"kind": "update", "columns": list(target.columns)}
         case Insert():
-            return {
+            described: dict[str, object] = {
                 "kind": "insert",
                 "table": target.table,
                 "on_conflict": target.on_conflict,
                 "columns": _listed(target.columns),
                 "conflict": _listed(target.conflict),
             }
+            # only where it is so: runs that began before there was such a thing go on
+            return described | ({"delete_source": True} if target.delete_source else {})
         case Call():
             return {"kind": "call"}
         case _:

@@ -324,6 +324,18 @@ def _check_insert(job_class: type, source: Table | Query, target: Insert, sql: S
             "Leave columns= out: the columns are those that Sql names.",
         )
     own = source.table
+    if target.delete_source and own is None:
+        _refuse(
+            job_class,
+            "delete_source=True deletes rows of a table, and the query names none",
+            'Name it: Query("SELECT ...", key="id", table="users").',
+        )
+    if target.delete_source and own is not None and same_table(own, target.table):
+        _refuse(
+            job_class,
+            f"Insert moves rows from {target.table} into itself",
+            "Name the table that they are to be moved to.",
+        )
     if source.todo is None and own is not None and same_table(own, target.table):
         _refuse(
             job_class,

@@ -56,12 +56,14 @@ class Insert(Target):
             same name.
         conflict: the columns whose unique index decides what "there already" means; None: any
             for `skip`, the target's primary key for `update`.
+        delete_source: delete what was inserted from the source, in the same transaction.
     """
 
     table: str
     on_conflict: OnConflict
     columns: tuple[str, ...] | None
     conflict: tuple[str, ...] | None
+    delete_source: bool
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Insert(Target):
         on_conflict: OnConflict,
         columns: Sequence[str] | None = None,
         conflict: Sequence[str] | None = None,
+        delete_source: bool = False,
     ) -> None:
         """Declare the table and what a conflict means.
 
@@ -87,6 +90,13 @@ class Insert(Target):
                 "Insert(...): conflict= has no meaning with on_conflict='error'",
                 remedy='Leave conflict out, or write on_conflict="skip" or "update".',
             )
+        if delete_source and on_conflict == "skip":
+            raise DeclarationError(
+                "Insert(...): delete_source=True with on_conflict='skip' would have to tell which"
+                " rows were there already, and whether they are the same",
+                remedy='Write on_conflict="error": what is there already goes into quarantine, and'
+                ' stays in the source. Or "update", if the source\'s row is the right one.',
+            )
         keep = object.__setattr__  # the way in which a frozen dataclass sets its own fields
         keep(self, "table", table_name("Insert", table))
         keep(self, "on_conflict", on_conflict)
@@ -100,6 +110,7 @@ class Insert(Target):
             "conflict",
             None if conflict is None else column_names("Insert", "conflict", conflict),
         )
+        keep(self, "delete_source", bool(delete_source))
 
 
 @dataclass(frozen=True, slots=True)

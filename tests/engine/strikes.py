@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import psycopg
-from hypothesis import event
+from hypothesis import currently_in_test_context, event
 from hypothesis import strategies as st
 
 from backfill.clock import SystemClock
@@ -110,6 +110,6 @@ def work_through(
             ended = crew.join(BOUND_SECONDS)
             crew.stop()
             assert ended, f"the crew is still at work: {site.outcome(run)}"
-        if strike is not None and striking.has_struck:
+        if strike is not None and striking.has_struck and currently_in_test_context():
             event(f"struck: {strike.blow}")
     return site.outcome(run)

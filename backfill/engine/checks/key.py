@@ -114,7 +114,8 @@ def check_children(
 
 def check_mutable_key(declaration: Declaration, key: Key) -> Iterator[Finding]:
     """Without a todo only the cursor tells what was done (I1)."""
-    if isinstance(declaration.target, Delete) or declaration.source.todo is not None:
+    removes = isinstance(declaration.target, Delete) or declaration.deletes_source
+    if removes or declaration.source.todo is not None:
         return
     yield warning(
         "key-mutable",

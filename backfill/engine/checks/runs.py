@@ -55,13 +55,13 @@ def live_runs(conn: Connection, ledger: Ledger, subject: Subject) -> Iterator[Fi
             f" end it (backfill cancel {live[0]}).",
         )
     claimed = conn.execute(
-        ledger.q(_CLAIMED), [subject.target.qualified, list(subject.claimed)]
+        ledger.q(_CLAIMED), [subject.claimed_table, list(subject.claimed)]
     ).fetchall()
     for run, columns in claimed:
         if live is None or run != live[0]:
             yield error(
                 "columns-claimed",
-                f"run {run} is live and writes {columns} of {subject.target.qualified}",
+                f"run {run} is live and writes {columns} of {subject.claimed_table}",
                 why="Two runs that write one column would undo each other's work.",
                 remedy=f"Wait for it (backfill watch {run}) or end it (backfill cancel {run}).",
             )

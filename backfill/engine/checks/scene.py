@@ -88,17 +88,28 @@ def read_scene(
     declaration = subject.declaration
     event = {Insert: "INSERT", Delete: "DELETE"}.get(type(declaration.target), "UPDATE")
     tables = {
-        oid: table_facts(conn, oid, name=name, event=event)
-        for oid, name in (
-            (subject.source.oid, subject.source.qualified),
-            (subject.target.oid, subject.target.qualified),
+        oid: table_facts(conn, oid, name=name, event=done)
+        for oid, name, done in (
+            (
+                subject.source.oid,
+                subject.source.qualified,
+                "DELETE" if declaration.deletes_source else event,
+            ),
+            (subject.target.oid, subject.target.qualified, event),
         )
     }
     return Scene(
         subject=subject,
         options=options,
         source=tables[subject.source.oid],
-        effects=_effects(subject, tables[subject.target.oid]),
+        effects=[
+            *_effects(subject, tables[subject.target.oid]),
+            *(
+                [Effect(table=tables[subject.source.oid], events=["DELETE"], columns=None)]
+                if declaration.deletes_source
+                else []
+            ),
+        ],
         matching=count_matching(conn, subject) if is_plannable else None,
         page=page_plan(conn, subject, slice_rows=options.slice_rows) if is_plannable else None,
         server=server(conn),

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from backfill.engine.checks.finding import Finding, error
+from backfill.engine.removal import Removal
 from backfill.engine.write import Writer
 from backfill.errors import ProjectError
 from backfill.pg.blocking import who_locks
@@ -33,6 +34,7 @@ def check_statements(
     name: str,
     arguments: Mapping[str, Any],
     columns: tuple[str, ...],
+    removal: Removal | None,
     tables: Collection[int],
 ) -> Iterator[Finding]:
     """Let PostgreSQL plan the page and the write.
@@ -40,6 +42,7 @@ def check_statements(
     Args:
         name: the job's class.
         columns: what Python computes, as far as it is known.
+        removal: what deletes the rows that were moved.
         tables: oids of the source and the target.
     """
     width = len(keyset.columns)
@@ -59,6 +62,8 @@ def check_statements(
     if columns and writer.is_python:
         values = {f"v_{i}": "{}" for i in range(len(columns))}
         statements.append((f"{name}.target", writer.by_values(columns), {**empty, **values}))
+    if removal is not None:
+        statements.append((f"{name}.target", removal.statement, empty))
     for what, statement, extra in statements:
         refusal = _refusal(conn, statement, {**arguments, **extra})
         if refusal is None:

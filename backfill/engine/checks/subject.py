@@ -15,6 +15,7 @@ from backfill.engine.checks.statements import check_statements
 from backfill.engine.checks.tables import check_kind, table_of
 from backfill.engine.checks.writing import check_columns, check_insert, written_columns
 from backfill.engine.columns import read_columns
+from backfill.engine.removal import Removal
 from backfill.engine.rows import keyset_of, read_relation
 from backfill.engine.write import Writer
 from backfill.job import Call, Delete, Insert, Query, Table
@@ -56,12 +57,24 @@ class Subject:
     def claimed(self) -> tuple[str, ...]:
         """The columns that a run claims; `*` stands for deleting rows."""
         match self.declaration.target:
+            case Insert(delete_source=True):
+                return ("*",)
             case Insert() | Call():  # inserts may stand side by side, and Call writes nothing
                 return ()
             case Delete():
                 return ("*",)
             case _:
                 return self.columns
+
+    @property
+    def claimed_table(self) -> str:
+        """Whose columns they are."""
+        return (self.source if self.declaration.deletes_source else self.target).qualified
+
+    @property
+    def removal(self) -> Removal | None:
+        """What deletes the rows that were moved."""
+        return Removal(self.keyset) if self.declaration.deletes_source else None
 
     @property
     def python_columns(self) -> tuple[str, ...] | None:
@@ -119,6 +132,7 @@ def examine(
             name=name,
             arguments=arguments,
             columns=subject.columns,
+            removal=subject.removal,
             tables={source.oid, target.oid},
         )
     return subject, found

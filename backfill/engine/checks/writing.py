@@ -92,6 +92,15 @@ def check_insert(
                 remedy="Give the source a todo that excludes the new rows.",
             )
         )
+    elif target.oid == source.oid and insert.delete_source:
+        found.findings.append(
+            error(
+                "moves-into-itself",
+                f"{name}.target: it moves the rows of {source.qualified} into itself",
+                why="What is inserted would be deleted, or taken again.",
+                remedy="Name the table that they are to be moved to.",
+            )
+        )
     if insert.on_conflict == "update" and not (insert.conflict or target.primary_key):
         found.findings.append(
             error(
