@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from backfill.errors import DeclarationError
+from backfill.job.mapped import mapped_name
 
 #: PostgreSQL's NAMEDATALEN less one: a longer name cannot exist.
 MAX_NAME_BYTES = 63
@@ -23,15 +24,20 @@ def table_name(owner: str, table: object) -> str:
 
     Args:
         owner: the declaration that names it, such as `Table`; for the message.
+        table: the name, or what Django or SQLAlchemy made of the table (mapped.py).
 
     Raises:
         DeclarationError: it is no name that PostgreSQL would take.
     """
     if not isinstance(table, str):
-        raise DeclarationError(
-            f"{owner}(...): the table is {_described(table)}, not a name",
-            remedy=f'Write the name as text: {owner}("users") or {owner}("app.users").',
-        )
+        mapped = mapped_name(owner, table)
+        if mapped is None:
+            raise DeclarationError(
+                f"{owner}(...): the table is {_described(table)}, not a name",
+                remedy=f'Write the name as text: {owner}("users") or {owner}("app.users"); a Django'
+                " model or an SQLAlchemy class or Table serves, too.",
+            )
+        table = mapped
     name = table.strip()
     if not name:
         raise DeclarationError(

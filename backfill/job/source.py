@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from backfill.errors import DeclarationError
 from backfill.job.fragment import first_word, mistake_in
 from backfill.job.identifier import column_names, table_name
+from backfill.job.mapped import TableLike
 
 
 class Source:
@@ -38,7 +39,7 @@ class Table(Source):
 
     def __init__(
         self,
-        table: str,
+        table: TableLike,
         *,
         key: str | Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
@@ -46,6 +47,9 @@ class Table(Source):
         todo: str | None = None,
     ) -> None:
         """Declare a table as the source.
+
+        Args:
+            table: its name; or a Django model, or an SQLAlchemy class or Table.
 
         Raises:
             DeclarationError: a name or a condition that cannot be right.
@@ -87,7 +91,7 @@ class Query(Source):
         sql: str,
         *,
         key: str | Sequence[str],
-        table: str | None = None,
+        table: TableLike | None = None,
         todo: str | None = None,
     ) -> None:
         """Declare a query as the source.

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from backfill.errors import DeclarationError
 from backfill.job.identifier import column_names, table_name
+from backfill.job.mapped import TableLike
 from backfill.job.suggestion import did_you_mean
 
 OnConflict = Literal["error", "skip", "update"]
@@ -67,7 +68,7 @@ class Insert(Target):
 
     def __init__(
         self,
-        table: str,
+        table: TableLike,
         *,
         on_conflict: OnConflict,
         columns: Sequence[str] | None = None,

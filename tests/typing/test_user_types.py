@@ -34,6 +34,7 @@ MISTAKES = {
         'source = Table("users", todo="email_lower IS NULL")',
         'source = "users"',
     ),
+    "a table that is a number": ("Table(Account, ", "Table(7, "),
     "a query without a key": ('key="id", table="orders"', 'table="orders"'),
     "a version that is none": ("version = 2", 'version = "2"'),
     "a hook with other types": ("run: RunInfo) -> None", "run: int) -> None"),

@@ -5,6 +5,8 @@ from datetime import date
 from decimal import Decimal
 
 import psycopg
+import sqlalchemy
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from backfill import (
     BatchInfo,
@@ -80,6 +82,20 @@ class Discount(Job):
     source = Query("SELECT id, note FROM orders", key="id", table="orders", todo="note IS NULL")
     transform = Sql(note="'none'")
     target = Update()
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Account(Base):
+    __tablename__ = "accounts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class CopyAccounts(Job):
+    source = Table(Account, todo="copied IS NULL")
+    target = Insert(sqlalchemy.table("copies"), on_conflict="skip")
 
 
 class UsersJob(Job, abstract=True):
