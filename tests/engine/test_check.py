@@ -75,6 +75,16 @@ SERIAL = "CREATE TABLE u (id bigserial PRIMARY KEY, label text)"
 WIDE = "UPDATE t SET label = repeat(md5(id::text), 60)"
 COPY = make(Table("t", todo="n IS NULL"), Insert("u", on_conflict="skip"))
 COPY_LABEL = make(Table("t", todo="n IS NULL"), Insert("u", on_conflict="skip"), Sql(label="label"))
+COPY_BY_PYTHON = make(
+    Table("t", columns=["id"], todo="n IS NULL"),
+    Insert("u", on_conflict="skip", columns=["id"], conflict=["id"]),
+    by_python,
+)
+COPY_ANYTHING = make(
+    Table("t", columns=["id"], todo="n IS NULL"),
+    Insert("u", on_conflict="skip", conflict=["id"]),
+    by_python,
+)
 PYTHON = make(TODO, Update("n"), by_python)
 PYTHON_NAMED = make(Table("t", columns=["label"], todo="n IS NULL"), Update("n"), by_python)
 
@@ -129,6 +139,8 @@ CASES: list[tuple[str, type[Job], set[str]]] = [
     (SERIAL, COPY, {"sequence-behind"}),
     (SERIAL, COPY_LABEL, {"sequence-gaps"}),
     ("CREATE TABLE u (id bigint PRIMARY KEY, x int NOT NULL)", COPY, {"column-required"}),
+    ("CREATE TABLE u (id bigint PRIMARY KEY, x int NOT NULL)", COPY_BY_PYTHON, {"column-required"}),
+    ("CREATE TABLE u (id bigint PRIMARY KEY, x int NOT NULL)", COPY_ANYTHING, set()),
     (BY_K, make(Table("t", key=["k", "id"], todo="n IS NULL")), {"key-not-indexed"}),
     (BY_K, make(TODO, Update(), Sql(n="1")), set()),
     ("", make(Table("t", where="nn > 0", todo="n IS NULL")), {"not-runnable"}),

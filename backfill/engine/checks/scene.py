@@ -124,10 +124,10 @@ def _effects(subject: Subject, target: TableFacts) -> list[Effect]:
         case Update():
             return [Effect(table=target, events=["UPDATE"], columns=subject.columns)]
         case Insert(on_conflict="update"):
-            known = subject.columns or None
+            known = subject.known_columns
             return [Effect(table=target, events=["INSERT", "UPDATE"], columns=known)]
         case Insert():
-            return [Effect(table=target, events=["INSERT"], columns=subject.columns or None)]
+            return [Effect(table=target, events=["INSERT"], columns=subject.known_columns)]
         case Call():
             return []
         case _:

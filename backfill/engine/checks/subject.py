@@ -77,6 +77,14 @@ class Subject:
         return Removal(self.keyset) if self.declaration.deletes_source else None
 
     @property
+    def known_columns(self) -> tuple[str, ...] | None:
+        """All columns that are written; None: a transform may name any of the target's."""
+        target = self.declaration.target
+        if isinstance(target, Insert) and self.writer.is_python and target.columns is None:
+            return None
+        return self.columns or None
+
+    @property
     def python_columns(self) -> tuple[str, ...] | None:
         """Those that a Python transform is given; None when PostgreSQL computes."""
         if not self.writer.is_python:

@@ -23,7 +23,7 @@ def written_columns(
                 return tuple(declaration.sql.expressions)
             if declaration.kind == "none":
                 return copied_columns(declaration, source, target)
-            return (*(columns or ()), *(insert.conflict or ()))
+            return tuple(dict.fromkeys((*(columns or ()), *(insert.conflict or ()))))
         case _:
             return ()
 
