@@ -325,7 +325,7 @@ def _make(
         removal=Removal(keyset) if declaration.deletes_source else None,
         writer=writer,
         columns=columns,
-        reading=reading_of(declaration, keyset, columns) if columns and is_unlocked else None,
+        reading=_reading(declaration, keyset, columns) if columns and is_unlocked else None,
         rows=None if columns is None else RowFactory(columns, resolved.key),
         transform=(PythonTransform(declaration, job, clock=clock) if columns is not None else None),
         texts=ValueTexts(conn),
@@ -343,6 +343,12 @@ def _make(
         stopping=stopping,
         connect=connect,
     )
+
+
+def _reading(declaration: Declaration, keyset: Keyset, columns: tuple[str, ...]) -> Reading:
+    query = query_of(declaration)
+    readable = keyset if query is None else query.as_table(keyset, columns)
+    return reading_of(declaration, readable, columns)
 
 
 def _reads_wal(conn: Connection, ledger: Ledger, run: Run) -> bool:

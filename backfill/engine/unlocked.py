@@ -10,18 +10,20 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from psycopg import sql
 
 from backfill.engine.bench import Bench
+from backfill.engine.faults import StopError
 from backfill.engine.page import LEAST_SCAN_ROWS, SCAN_ROWS_PER_ROW, ours
 from backfill.engine.reading import Reading
 from backfill.job import Row
 from backfill.model import Key, SlicePhase
 from backfill.pg import deferred, unlocked
 from backfill.pg.connect import application_name, transaction
-from backfill.pg.keyset import bound, key_arrays
+from backfill.pg.keyset import Keyset, bound, key_arrays
 from backfill.pg.slices import Slice
 
 #: Seals are compared by the process that made them only; nobody can foresee which values share one.
@@ -88,19 +90,41 @@ def read(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
         return _sweep(bench, reading, held, due, at_end=len(due) < rows)
 
 
-def _values(bench: Bench, reading: Reading) -> list[sql.Composable]:
-    return [*reading.values, unlocked.seal(bench.keyset, reading.sealed)]
+def _values(keyset: Keyset, reading: Reading) -> list[sql.Composable]:
+    return [*reading.values, unlocked.seal(keyset, reading.sealed)]
+
+
+def _readable(bench: Bench, keyset: Keyset) -> Keyset:
+    """Where the rows are read: in the table, or in the query instead."""
+    return keyset if bench.query is None else bench.query.as_table(keyset, bench.columns or ())
+
+
+def _refuse_twice(bench: Bench, keyset: Keyset, keys: Sequence[Key]) -> None:
+    """A key of two rows is met once by the cursor; its second row may be behind this page."""
+    if not keys or (bench.query is None and not bench.source.has_children):
+        return
+    twice = next((key for key, after in pairwise(keys) if key == after), None)
+    if twice is None:
+        twice = bench.reader.execute(
+            unlocked.twice(keyset),
+            {**bench.arguments, **key_arrays(keys[-1:], len(keyset.columns))},
+        ).fetchone()
+    if twice is not None:
+        raise StopError(
+            f"two rows have the key ({', '.join(map(str, twice))})", summary="a key occurs twice"
+        )
 
 
 def _walk(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
     keyset, arguments = ours(bench, held)
+    keyset = _readable(bench, keyset)
     after = held.cursor if held.cursor is not None else held.after
     scan_rows = max(LEAST_SCAN_ROWS, rows * SCAN_ROWS_PER_ROW)
     lines = bench.reader.execute(
         unlocked.page(
             keyset,
             after=after is not None,
-            values=_values(bench, reading),
+            values=_values(keyset, reading),
             needs=reading.needs,
         ),
         {
@@ -120,8 +144,10 @@ def _walk(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
         (len(lines) < rows and last[1] != scan_rows) or last[2 : 2 + width] == held.upto
     )
     found = [line[2:] for line in lines if line[0]]
+    keys = [line[:width] for line in found]
+    _refuse_twice(bench, keyset, keys)
     return Seen(
-        keys=[line[:width] for line in found],
+        keys=keys,
         values=[line[width:-1] for line in found],
         seals=[str(line[-1]) for line in found],
         cursor=held.upto if at_end or last is None else last[2 : 2 + width],
@@ -134,15 +160,17 @@ def _sweep(
     bench: Bench, reading: Reading, held: Slice, due: Sequence[Key], *, at_end: bool
 ) -> Seen:
     width = len(bench.keyset.columns)
+    keyset = _readable(bench, bench.keyset)
     lines = (
         bench.reader.execute(
-            unlocked.again(bench.keyset, values=_values(bench, reading)),
+            unlocked.again(keyset, values=_values(keyset, reading)),
             {**bench.arguments, **key_arrays(due, width), **seed()},
         ).fetchall()
         if due
         else []
     )
     keys = [line[:width] for line in lines]
+    _refuse_twice(bench, keyset, keys)
     found = set(keys)
     return Seen(
         keys=keys,

@@ -77,11 +77,12 @@ class Declaration:
                 " while the transform waits for an answer",
                 remedy="Leave the option out.",
             )
-        if lock == "optimistic" and isinstance(self.source, Query):
+        is_query = isinstance(self.source, Query)
+        if lock == "optimistic" and is_query and not isinstance(self.target, Call):
             raise UsageError(
-                f"{self.name}: its source is a query, whose rows are read when its table's rows are"
-                " locked",
-                remedy="Leave lock='optimistic' out; for Call() name a Table.",
+                f"{self.name}: lock is 'optimistic', which compares a table's columns, and its"
+                " source is a query",
+                remedy="Leave the option out.",
             )
         if lock == "optimistic" and self.kind not in {"row", "batch"}:
             raise UsageError(

@@ -265,7 +265,7 @@ def _check_lock(job_class: type, source: Table | Query, target: Target, kind: Ki
             f"{type(target).__name__}() writes rows of a table, and the query names none",
             'Name it: Query("SELECT ...", key="id", table="users").',
         )
-    if isinstance(source, Query) and lock == "optimistic":
+    if isinstance(source, Query) and lock == "optimistic" and not isinstance(target, Call):
         _refuse(
             job_class,
             "lock='optimistic' compares a table's columns, and the source is a query",

@@ -19,8 +19,17 @@ from psycopg import sql
 from backfill.pg.catalog import identifier, identifiers
 from backfill.pg.keyset import Keyset
 
+_ROWS_NAME = "_bf_query"
 #: How the user's fragments know the rows of the query.
-ROWS = sql.Identifier("_bf_query")
+ROWS = sql.Identifier(_ROWS_NAME)
+
+
+class QueryKeyset(Keyset):
+    """A keyset whose `table` is a query in parentheses, with psycopg's placeholders."""
+
+    @property
+    def from_table(self) -> sql.SQL:
+        return sql.SQL(self.table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +59,37 @@ class QuerySql:
         """
         return sql.SQL("SELECT {} FROM {} ORDER BY _n").format(
             sql.SQL(", ").join([sql.SQL("_n"), *map(identifier, columns)]), self.rows(keyset)
+        )
+
+    def as_table(self, keyset: Keyset, columns: Sequence[str]) -> QueryKeyset:
+        """The query in the table's place, for rows that are read without locks.
+
+        Every row of the table is in it, so that a page is bounded by the table's keys; ours are
+        those that the query gives, in which `keyset` says so.
+        """
+        others = [column for column in columns if column not in keyset.columns]
+        selected = [
+            *(
+                sql.SQL("{}.{}").format(keyset.from_table, identifier(column))
+                for column in keyset.columns
+            ),
+            *(sql.SQL("{}.{}").format(ROWS, identifier(column)) for column in others),
+        ]
+        table = sql.SQL(
+            "(SELECT {}, ({}) IS TRUE AS _bf_there FROM {} LEFT JOIN LATERAL ({}) AS {} ON TRUE)"
+        ).format(
+            sql.SQL(", ").join(selected),
+            keyset.condition,
+            keyset.from_table,
+            self._rows_of_key(keyset, sql.SQL("*")),
+            ROWS,
+        )
+        return QueryKeyset(
+            table=table.as_string(None),
+            name=_ROWS_NAME,
+            columns=keyset.columns,
+            types=keyset.types,
+            matches="_bf_there",
         )
 
     def update(self, keyset: Keyset, values: Mapping[str, sql.Composable]) -> sql.Composed:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
-from backfill.pg.catalog import as_template, identifier
+from backfill.pg.catalog import identifier
 from backfill.pg.keyset import Keyset, RowLock
 
 
@@ -83,6 +83,16 @@ def again(keyset: Keyset, *, values: Sequence[sql.Composable]) -> sql.Composed:
     )
 
 
+def twice(keyset: Keyset) -> sql.Composed:
+    """One of the keys `k_0 …` that two rows have; no line: none."""
+    return sql.SQL("SELECT {key} FROM {}, {} WHERE {} GROUP BY {key} HAVING count(*) > 1").format(
+        _aliased(keyset),
+        keyset.unnested(),
+        _joined(keyset),
+        key=_qualified(keyset, keyset.columns),
+    )
+
+
 def unchanged(keyset: Keyset, *, columns: Sequence[str], lock: RowLock) -> sql.Composed:
     """Lock those of the keys `k_0 …` that are ours and have their seals of `seals`; in order.
 
@@ -109,7 +119,7 @@ def _name(keyset: Keyset) -> sql.Identifier:
 
 
 def _aliased(keyset: Keyset) -> sql.Composed:
-    return sql.SQL("{} AS {}").format(as_template(keyset.table), _name(keyset))
+    return sql.SQL("{} AS {}").format(keyset.from_table, _name(keyset))
 
 
 def _qualified(keyset: Keyset, columns: Sequence[str]) -> sql.Composed:

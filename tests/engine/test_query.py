@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
 from backfill.engine import page
 from backfill.errors import BackfillError, DeclarationError, ProjectError
-from backfill.job import Delete, Insert, Job, Options, Param, Query, Row, Sql, Table, Update
+from backfill.job import Call, Delete, Insert, Job, Options, Param, Query, Row, Sql, Table, Update
 from backfill.model import Counts
 from tests.engine.factory import Worksite, until
 
@@ -180,6 +181,67 @@ def test_a_key_that_the_query_gives_twice_stops_the_run(shop: Worksite, in_pytho
     assert "the query gives two rows of the key (1)" in done.why_paused
     assert "can be given once only" in done.why_paused
     assert shop.value("SELECT count(note) FROM orders") == 0
+
+
+class Announce(Job):
+    """Calls for each customer with orders, of whom all is known when it is called."""
+
+    source = Query(
+        "SELECT c.id, c.name, count(*) AS orders FROM customers c"
+        " JOIN orders o ON o.customer = c.id OR c.id = -1 WHERE c.id < 4 GROUP BY c.id",
+        key="id",
+        table="customers",
+    )
+    target = Call()
+    told: ClassVar[list[tuple[int, str, int]]] = []
+
+    def transform(self, row: Row) -> None:
+        self.told.append((row.id, row.name, row.orders))
+
+
+def test_a_call_is_given_the_rows_of_the_query(shop: Worksite) -> None:
+    Announce.told.clear()
+    done = shop.run(Announce, options=Options(batch_rows=2, slice_rows=3, concurrency=1))
+    assert (done.state, done.counts) == ("succeeded", Counts(paged=3, written=3))
+    assert Announce.told == [(1, "c1", 5), (2, "c2", 5), (3, "c3", 5)]
+
+
+def test_a_call_for_a_key_that_the_query_gives_twice_is_refused(shop: Worksite) -> None:
+    """The second row may lie behind the page's end, where the cursor passes it."""
+    told: list[int] = []
+    for rows in (1, 3):
+        parts: dict[str, object] = {
+            "source": Query(
+                "SELECT c.id FROM customers c, generate_series(1, 2) i WHERE c.id = 4 OR i = 1",
+                key="id",
+                table="customers",
+            ),
+            "target": Call(),
+            "transform": lambda self, row: told.append(row.id),
+        }
+        options = Options(batch_rows=rows, slice_rows=10, concurrency=1)
+        done = shop.run(type(f"Twice{rows}", (Job,), parts), options=options)
+        assert "two rows have the key (4)" in done.why_paused
+        shop.execute("DELETE FROM backfill.run")
+    assert set(told) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("transform", [None, Sql(id="id", customer="upper(customer)")])
+def test_rows_of_the_table_are_moved_with_what_the_query_says(
+    shop: Worksite, transform: Sql | None
+) -> None:
+    shop.execute("CREATE TABLE archive (id bigint PRIMARY KEY, customer text)")
+    parts: dict[str, object] = {
+        "source": Query(TOTALS, key="id", table="orders"),
+        "target": Insert("archive", on_conflict="error", delete_source=True),
+        "least": Param(int, default=1),
+    }
+    if transform is not None:
+        parts["transform"] = transform
+    done = shop.run(type("Archive", (Job,), parts), options=TINY)
+    assert (done.state, done.counts) == ("succeeded", Counts(paged=15, written=15))
+    assert shop.value("SELECT count(*) FROM orders") == 5
+    assert shop.value("SELECT min(customer) FROM archive") == ("C1" if transform else "c1")
 
 
 def test_a_view_is_named_in_a_query_with_its_table(shop: Worksite) -> None:
