@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from backfill.cli.options import yes_option
+from backfill.cli.options import Assignment, collected, params_option, yes_option
 from backfill.cli.session import Session, pass_session
-from backfill.errors import UsageError
+from backfill.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from backfill.job.declaration import Declaration
 
 
 @click.group()
 def db() -> None:
-    """Install and upgrade the ledger."""
+    """Install and upgrade the ledger, and print rights on it."""
 
 
 @db.command()
@@ -60,3 +65,67 @@ def _upgrade(session: Session, database: str, *, yes: bool) -> None:
     else:
         done = f"upgraded from version {before} to {after}"
     click.echo(f"{safe_url(url)} (database {database}): ledger {done}")
+
+
+@db.command("grants")
+@click.argument("role", metavar="ROLE")
+@click.option(
+    "--job",
+    "jobs",
+    multiple=True,
+    metavar="JOB",
+    help="For this job only; may be repeated. Else for all jobs of the database.",
+)
+@params_option
+@click.option(
+    "--ledger-owner",
+    metavar="OWNER",
+    help="Let the role use what this owner of the ledger adds to it in upgrades.",
+)
+@click.option("--database", default="default", metavar="NAME", help="Another database.")
+@pass_session
+def db_grants(
+    session: Session,
+    *,
+    role: str,
+    jobs: tuple[str, ...],
+    params: tuple[Assignment, ...],
+    ledger_owner: str | None,
+    database: str,
+) -> int:
+    """Print the SQL for ROLE's least rights.
+
+    It changes nothing. Exit code 1: a job's tables could not be looked at.
+    """
+    from backfill.operate.grants import grants_sql
+
+    project = session.project
+    project.settings.database(database)
+    if params and len(jobs) != 1:
+        raise UsageError("-p gives a parameter of one job", remedy="Name that job with --job.")
+    declarations = [project.declaration(job) for job in jobs] or _jobs_of(session, database)
+    values = declarations[0].parse_params(collected(params, what="parameter")) if params else {}
+    done = grants_sql(
+        project,
+        role,
+        database=database,
+        jobs=declarations,
+        params=values,
+        owner=ledger_owner,
+    )
+    for line in done.lines:
+        click.echo(line)
+    for job, reason in done.left_out.items():
+        click.echo(f"warning: job {job} is left out: {reason}", err=True)
+    return ExitCode.FAILED if done.left_out else ExitCode.DONE
+
+
+def _jobs_of(session: Session, database: str) -> list[Declaration]:
+    """The project's jobs that work on this database; broken modules are named."""
+    from backfill.job.declaration import declaration_of
+
+    registry = session.project.registry
+    for module, error in registry.broken.items():
+        click.echo(f"warning: broken: {module}: {error}", err=True)
+    found = [declaration_of(job) for job in registry.jobs.values()]
+    return [one for one in found if one.options.database == database]

@@ -12,6 +12,7 @@ import psycopg
 
 from backfill.engine import batch, unlocked
 from backfill.engine.bench import Bench
+from backfill.engine.faults import RowsRefusedError
 from backfill.engine.optimistic import TRANSFORM_SECONDS, take_unchanged
 from backfill.engine.page import Page, page_bounds
 from backfill.engine.reading import Reading
@@ -126,6 +127,9 @@ def try_batch(bench: Bench, held: Slice, rows: int, *, with_changes: bool) -> Tr
             wal_bytes = None if wal is None else (_wal_position(bench) or wal) - wal
             undone = _undone(bench, held, page, outcomes, [key for key, _, _ in refused])
             changes = [] if looked is None else looked.changes()
+    except RowsRefusedError:
+        step.remember(bench)
+        raise
     except psycopg.Error as error:
         step.remember(bench)
         raise batch.interruption(bench, step, error) from error

@@ -166,6 +166,7 @@ class ColumnFacts:
         correlation: of its order with that of the rows on the heap, -1 to 1; None: not known.
         has_default: a default, an identity, or a type (domain) with one.
         sequence: it takes its values from this sequence; empty: none.
+        is_identity: GENERATED AS IDENTITY.
         is_readable: this role may SELECT it.
         in_partition_key: changing it may move the row to another partition.
     """
@@ -176,6 +177,7 @@ class ColumnFacts:
     correlation: float | None
     has_default: bool
     sequence: str
+    is_identity: bool
     is_readable: bool
     in_partition_key: bool
 
@@ -186,6 +188,7 @@ SELECT a.attname AS name, a.attnotnull AS not_null, s.avg_width AS average_bytes
        a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
        coalesce(pg_get_serial_sequence(format('%%I.%%I', n.nspname, c.relname), a.attname), '')
          AS sequence,
+       a.attidentity <> '' AS is_identity,
        has_column_privilege(c.oid, a.attnum, 'SELECT') AS is_readable,
        coalesce(a.attnum = ANY (p.partattrs::int2[]), false) AS in_partition_key
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

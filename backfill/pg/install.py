@@ -44,9 +44,8 @@ def installed_version(conn: Connection, *, schema: str = "backfill") -> int:
     except psycopg.errors.InsufficientPrivilege as error:
         raise LedgerError(
             f"this role may not use the ledger in schema {schema}: {error.diag.message_primary}",
-            remedy=f"Let its owner run: GRANT USAGE ON SCHEMA {schema} TO {conn.info.user};"
-            " GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"
-            f" {schema} TO {conn.info.user};",
+            remedy="Let its owner run what `backfill db grants ROLE` prints, with ROLE for"
+            f" {conn.info.user}.",
         ) from error
     if found is None:
         raise LedgerError(

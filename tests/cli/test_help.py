@@ -36,7 +36,18 @@ NAMES = [name for name, _ in commands()]
 def test_the_commands_are_those_of_the_public_interface() -> None:
     assert set(NAMES) == {
         *("init", "new", "list", "check", "dry-run", "run", "enqueue", "status", "watch", "flower"),
-        *("pause", "resume", "cancel", "retry", "events", "report", "worker", "db", "db upgrade"),
+        *(
+            "pause",
+            "resume",
+            "cancel",
+            "retry",
+            "events",
+            "report",
+            "worker",
+            "db",
+            "db upgrade",
+            "db grants",
+        ),
         *("tune", "stop-all", "start-all"),
         *("quarantine", "quarantine list", "quarantine retry", "quarantine accept"),
         *("schedule", "schedule add", "schedule list", "schedule remove", "schedule next"),

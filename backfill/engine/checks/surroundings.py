@@ -198,7 +198,7 @@ def blind(scene: Scene) -> Iterator[Finding]:
             f"role {scene.role} may not see what other roles' sessions do",
             why="Signals of waiting sessions and long transactions cannot be read, nor could this"
             " check look for them.",
-            remedy=f"GRANT pg_read_all_stats TO {scene.role};",
+            remedy=f"GRANT pg_read_all_stats TO {scene.role}; `backfill db grants` prints it.",
         )
 
 
