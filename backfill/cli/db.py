@@ -21,10 +21,18 @@ def db() -> None:
 
 @db.command()
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL; change nothing, ask nobody.")
+@click.option(
+    "--since",
+    type=click.IntRange(0),
+    metavar="VERSION",
+    help="With --sql: from this version of the ledger, which is installed.",
+)
 @click.option("--database", metavar="NAME", help="This database only; else all of the project.")
 @yes_option
 @pass_session
-def upgrade(session: Session, as_sql: bool, database: str | None, yes: bool) -> None:
+def upgrade(
+    session: Session, *, as_sql: bool, since: int | None, database: str | None, yes: bool
+) -> None:
     """Bring the ledger to this program's version.
 
     In every database of the project, unless one is named. A role that may not create schemas
@@ -39,8 +47,10 @@ def upgrade(session: Session, as_sql: bool, database: str | None, yes: bool) -> 
     if as_sql:
         if yes:
             raise UsageError("--sql changes nothing, so there is nothing to say --yes to")
-        click.echo(upgrade_sql(schema=settings.schema), nl=False)
+        click.echo(upgrade_sql(schema=settings.schema, since=since or 0), nl=False)
         return
+    if since is not None:
+        raise UsageError("--since belongs to --sql: an upgrade sees for itself what is installed")
     for name in names:
         _upgrade(session, name, yes=yes)
 

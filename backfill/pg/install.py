@@ -1,23 +1,38 @@
 """Installs and upgrades the ledger: numbered SQL files beside this module, each applied once.
 
-Upgrades are additive while runs live: code works with its own version and the one before.
+1. An upgrade is one transaction: it is done wholly, or not at all.
+2. It is made while runs live (I5). It asks for its locks as a batch does, for half a second, below
+   the server's deadlock_timeout: so it never keeps a batch waiting longer, and of the two that want
+   each other's locks it gives up itself, and tries again. A batch that met it tries again, too.
 """
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 
 import psycopg
 from psycopg import sql
 
-from backfill.errors import LedgerError
-from backfill.pg.connect import Connection, transaction
+from backfill.errors import LedgerError, UsageError
+from backfill.pg.connect import LEDGER_LIMITS, Connection, transaction
 
 #: The version of the ledger that this code writes.
 VERSION = 4
 
 #: Serialises two upgrades of one database; any constant that no other tool uses will do.
 _ADVISORY_LOCK = 0x6261636B66696C6C  # "backfill"
+
+#: For each lock of an upgrade; see the module.
+LOCK_SECONDS = 0.5
+#: How long an upgrade tries to get its locks.
+TRY_SECONDS = 60.0
+
+
+_LIMITS = replace(LEDGER_LIMITS, lock_timeout_seconds=LOCK_SECONDS)
 
 
 def script(version: int, *, schema: str) -> sql.Composed:
@@ -56,17 +71,43 @@ def installed_version(conn: Connection, *, schema: str = "backfill") -> int:
     return int(found[0])
 
 
-def upgrade(conn: Connection, *, schema: str = "backfill") -> tuple[int, int]:
+def upgrade(
+    conn: Connection,
+    *,
+    schema: str = "backfill",
+    try_seconds: float = TRY_SECONDS,
+    sleep: Callable[[float], object] = time.sleep,
+) -> tuple[int, int]:
     """Bring the ledger to `VERSION`, in one transaction; do nothing when it is there already.
+
+    Args:
+        try_seconds: how long it tries to get its locks while others hold them.
 
     Returns:
         The version before and the version after.
 
     Raises:
-        LedgerError: the role may not create the schema, or the ledger is newer than this code.
+        LedgerError: the role may not create the schema, the ledger is newer than this code, or
+            somebody holds it locked.
     """
+    until = time.monotonic() + try_seconds
+    while True:
+        try:
+            return _upgrade(conn, schema=schema)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            if time.monotonic() > until:
+                raise LedgerError(
+                    f"the ledger in schema {schema} is locked by another session for"
+                    f" {try_seconds:.0f} s already; nothing has been changed",
+                    remedy="End the long transaction that has read or written its tables"
+                    " (pg_stat_activity, oldest xact_start), and try again.",
+                ) from error
+        sleep(random.uniform(0.1, 0.5))  # noqa: S311 - so that two that try do not meet for ever
+
+
+def _upgrade(conn: Connection, *, schema: str) -> tuple[int, int]:
     try:
-        with transaction(conn):
+        with transaction(conn, _LIMITS):
             conn.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
             before = installed_version(conn, schema=schema)
             if before > VERSION:
@@ -86,7 +127,36 @@ def upgrade(conn: Connection, *, schema: str = "backfill") -> tuple[int, int]:
     return before, VERSION
 
 
-def upgrade_sql(*, schema: str = "backfill") -> str:
-    """The whole installation as SQL text, for a DBA to read and run with psql."""
-    parts = [script(version, schema=schema).as_string(None) for version in range(1, VERSION + 1)]
-    return "BEGIN;\n\n" + "\n".join(parts) + "\nCOMMIT;\n"
+def upgrade_sql(*, schema: str = "backfill", since: int = 0) -> str:
+    """The installation as SQL text, for a DBA to read and run with psql.
+
+    Args:
+        since: the version that is installed; 0: none.
+
+    Raises:
+        UsageError: this code knows no such version.
+    """
+    if not 0 <= since <= VERSION:
+        raise UsageError(
+            f"there is no ledger of version {since} to begin with",
+            remedy=f"`SELECT version FROM {schema}.ledger` says which one is installed; this"
+            f" program's is {VERSION}.",
+        )
+    name = sql.Identifier(schema)
+    begin = [
+        f"SET LOCAL lock_timeout = '{LOCK_SECONDS * 1000:.0f}ms'; -- when it fails: run it again"
+    ]
+    if since:
+        begin.append(_EXPECT.format(s=name, since=sql.Literal(since)).as_string(None))
+    parts = [
+        script(version, schema=schema).as_string(None) for version in range(since + 1, VERSION + 1)
+    ]
+    return "\n\n".join(["BEGIN;", *begin, "\n".join(parts)]) + "\nCOMMIT;\n"
+
+
+# Nothing of a script for another version is done.
+_EXPECT = sql.SQL("""DO $$ BEGIN
+    IF (SELECT version FROM {s}.ledger) IS DISTINCT FROM {since} THEN
+        RAISE EXCEPTION 'this script is for a ledger of version %', {since};
+    END IF;
+END $$;""")

@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 from backfill.errors import LedgerError, UsageError
 from backfill.events import LEVELS, Event
 from backfill.model import LIVE, Counts, Key, RunState
+from backfill.pg.columns import columns_of
 from backfill.pg.connect import Connection
 from backfill.pg.install import VERSION, installed_version
 
@@ -142,6 +143,9 @@ class Run:
         return ResolvedSource.from_json(self.source)
 
 
+_RUN = columns_of(Run)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """One cause for which a run is paused."""
@@ -160,7 +164,7 @@ def get_run(conn: Connection, ledger: Ledger, run: str, *, lock: bool = False) -
     Raises:
         UsageError: there is no such run.
     """
-    text: LiteralString = "SELECT * FROM {s}.run WHERE id = %s"
+    text: LiteralString = f"SELECT {_RUN} FROM {{s}}.run WHERE id = %s"
     with conn.cursor(row_factory=class_row(Run)) as cursor:
         found = cursor.execute(
             ledger.q(text + " FOR NO KEY UPDATE" if lock else text), [run]
@@ -175,7 +179,8 @@ def list_runs(conn: Connection, ledger: Ledger, *, limit: int = 50) -> list[Run]
     with conn.cursor(row_factory=class_row(Run)) as cursor:
         return cursor.execute(
             ledger.q(
-                "SELECT * FROM {s}.run ORDER BY state = ANY(%s) DESC, created_at DESC LIMIT %s"
+                f"SELECT {_RUN}"
+                " FROM {s}.run ORDER BY state = ANY(%s) DESC, created_at DESC LIMIT %s"
             ),
             [[str(state) for state in LIVE], limit],
         ).fetchall()
@@ -183,7 +188,7 @@ def list_runs(conn: Connection, ledger: Ledger, *, limit: int = 50) -> list[Run]
 
 def live_runs(conn: Connection, ledger: Ledger, *, lock: bool = False) -> list[Run]:
     """Every live run, oldest first; with `lock`, held as by `get_run`, in their ids' order."""
-    text: LiteralString = "SELECT * FROM {s}.run WHERE state = ANY(%s) ORDER BY "
+    text: LiteralString = f"SELECT {_RUN} FROM {{s}}.run WHERE state = ANY(%s) ORDER BY "
     text += "id FOR NO KEY UPDATE" if lock else "created_at"
     with conn.cursor(row_factory=class_row(Run)) as cursor:
         return cursor.execute(ledger.q(text), [[str(state) for state in LIVE]]).fetchall()
@@ -213,7 +218,8 @@ def find_run(conn: Connection, ledger: Ledger, text: str | None) -> Run:
     with conn.cursor(row_factory=class_row(Run)) as cursor:
         runs = cursor.execute(
             ledger.q(
-                "SELECT * FROM {s}.run WHERE id = %(text)s OR job = %(text)s"
+                f"SELECT {_RUN}"
+                " FROM {s}.run WHERE id = %(text)s OR job = %(text)s"
                 " OR starts_with(id, %(text)s) ORDER BY created_at DESC LIMIT 20"
             ),
             {"text": text},
@@ -253,7 +259,8 @@ def pauses(conn: Connection, ledger: Ledger, run: str | None = None) -> list[Pau
     with conn.cursor(row_factory=class_row(Pause)) as cursor:
         return cursor.execute(
             ledger.q(
-                "SELECT * FROM {s}.pause WHERE %(run)s::text IS NULL OR run = %(run)s"
+                f"SELECT {columns_of(Pause)}"
+                " FROM {s}.pause WHERE %(run)s::text IS NULL OR run = %(run)s"
                 " ORDER BY since"
             ),
             {"run": run},

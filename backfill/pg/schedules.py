@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 from backfill.cron import Cron
 from backfill.errors import RefusedError
 from backfill.model import LIVE
+from backfill.pg.columns import columns_of
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger
 
@@ -139,7 +140,9 @@ def delete_schedule(conn: Connection, ledger: Ledger, name: str) -> str | None:
 def list_schedules(conn: Connection, ledger: Ledger) -> list[Schedule]:
     """All schedules, by name."""
     with conn.cursor(row_factory=class_row(Schedule)) as cursor:
-        return cursor.execute(ledger.q("SELECT * FROM {s}.schedule ORDER BY name")).fetchall()
+        return cursor.execute(
+            ledger.q(f"SELECT {columns_of(Schedule)} FROM {{s}}.schedule ORDER BY name")
+        ).fetchall()
 
 
 def due_schedules(conn: Connection, ledger: Ledger, now: datetime) -> list[Schedule]:
@@ -147,7 +150,8 @@ def due_schedules(conn: Connection, ledger: Ledger, now: datetime) -> list[Sched
     with conn.cursor(row_factory=class_row(Schedule)) as cursor:
         return cursor.execute(
             ledger.q(
-                "SELECT * FROM {s}.schedule WHERE next_at <= %s OR waiting_tick IS NOT NULL"
+                f"SELECT {columns_of(Schedule)}"
+                " FROM {s}.schedule WHERE next_at <= %s OR waiting_tick IS NOT NULL"
                 " ORDER BY least(next_at, waiting_tick), name"
             ),
             [now],

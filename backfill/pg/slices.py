@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from backfill.model import Counts, Key, SlicePhase
+from backfill.pg.columns import quoted
 from backfill.pg.connect import Connection, transaction
 from backfill.pg.ledger import Ledger
 
@@ -49,6 +50,9 @@ class Slice:
 
 
 _COUNTS = tuple(Counts().as_dict())
+_PLACE = ("run", "number", "after", "upto", "cursor", "phase", "pass", "epoch", "attempts")
+_NAMES = (*_PLACE, *_COUNTS)
+_OF_SLICE, _OF_S = quoted(_NAMES), quoted(_NAMES, of="s")
 
 
 def _key(value: Sequence[str] | None) -> Key | None:
@@ -148,7 +152,8 @@ def claim(
             " WHERE run = %(run)s AND phase = %(phase)s"
             " AND (holder IS NULL OR lease_until < clock_timestamp())"
             " AND not_before <= clock_timestamp()"
-            " ORDER BY number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) RETURNING *"
+            " ORDER BY number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
+            f" RETURNING {_OF_SLICE}"
         ),
         {
             "run": run,
@@ -189,7 +194,8 @@ def place(
             ' INSERT INTO {s}.slice (run, number, "after", upto, epoch, holder, slot,'
             " lease_until) SELECT %(run)s, slices, %(after)s::text[], %(upto)s::text[], 1,"
             " %(holder)s, %(slot)s,"
-            " clock_timestamp() + make_interval(secs => %(lease)s) FROM moved RETURNING *"
+            " clock_timestamp() + make_interval(secs => %(lease)s) FROM moved"
+            f" RETURNING {_OF_SLICE}"
         ),
         {
             "run": run,
@@ -235,7 +241,8 @@ def lock(
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             ledger.q(
-                "SELECT s.*, r.state, " + wal_at + " FROM {s}.slice s JOIN {s}.run r"
+                f"SELECT {_OF_S}, r.state, {wal_at}"
+                " FROM {s}.slice s JOIN {s}.run r"
                 " ON r.id = s.run"
                 " WHERE s.run = %s AND s.number = %s AND s.epoch = %s FOR NO KEY UPDATE OF s"
             ),
@@ -274,8 +281,8 @@ def record(
                 " batch_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp()),"
                 " batch_rows = %(taken)s,"
                 " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
-                " WHERE run = %(run)s AND number = %(number)s AND epoch = %(epoch)s RETURNING *, "
-                + wal_at
+                " WHERE run = %(run)s AND number = %(number)s AND epoch = %(epoch)s"
+                f" RETURNING {_OF_SLICE}, {wal_at}"
             ),
             {
                 **added.as_dict(),
@@ -342,7 +349,8 @@ def renew(
                 "UPDATE {s}.slice AS s"
                 " SET lease_until = clock_timestamp() + make_interval(secs => %s)"
                 " FROM {s}.run AS r WHERE s.run = %s AND s.number = %s AND s.epoch = %s"
-                " AND s.holder IS NOT NULL AND r.id = s.run RETURNING s.*, r.state"
+                " AND s.holder IS NOT NULL AND r.id = s.run"
+                f" RETURNING {_OF_S}, r.state"
             ),
             [lease_seconds, held.run, held.number, held.epoch],
         ).fetchone()
@@ -384,6 +392,7 @@ def all_counts(conn: Connection, ledger: Ledger, run: str) -> list[tuple[int, in
         return [
             (row["number"], row["epoch"], Counts(**{name: row[name] for name in _COUNTS}))
             for row in cursor.execute(
-                ledger.q("SELECT * FROM {s}.slice WHERE run = %s ORDER BY number"), [run]
+                ledger.q(f"SELECT {_OF_SLICE} FROM {{s}}.slice WHERE run = %s ORDER BY number"),
+                [run],
             )
         ]

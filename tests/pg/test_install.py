@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from backfill.errors import ExitCode, LedgerError
+from backfill.errors import ExitCode, LedgerError, UsageError
 from backfill.model import SlicePhase
 from backfill.pg import install, slices
 from backfill.pg.connect import Connection, connect
@@ -92,6 +92,47 @@ def test_the_text_for_a_dba_is_one_transaction(bare: Connection) -> None:
     as_psql_would(bare, install.upgrade_sql().replace("COMMIT;", "SELECT 1/0;\nCOMMIT;"))
     bare.execute("ROLLBACK")
     assert install.installed_version(bare) == 0
+
+
+def older(conn: Connection, version: int) -> None:
+    """Install a ledger as code of that version did."""
+    for number in range(1, version + 1):
+        conn.execute(install.script(number, schema="backfill"))
+
+
+def test_the_text_since_a_version_upgrades_that_version_and_no_other(bare: Connection) -> None:
+    install.upgrade(bare)
+    ours = objects(bare, "backfill")
+    bare.execute("DROP SCHEMA backfill CASCADE")
+    older(bare, 3)
+    with pytest.raises(psycopg.errors.RaiseException, match="for a ledger of version 2"):
+        bare.execute(install.upgrade_sql(since=2).encode())
+    bare.execute("ROLLBACK")
+    assert install.installed_version(bare) == 3
+    as_psql_would(bare, install.upgrade_sql(since=3))
+    assert objects(bare, "backfill") == ours
+
+
+def test_there_is_no_text_since_a_version_that_is_not_known() -> None:
+    with pytest.raises(UsageError, match="no ledger of version 99") as error:
+        install.upgrade_sql(since=99)
+    assert "SELECT version FROM backfill.ledger" in error.value.remedy
+
+
+def test_an_upgrade_waits_for_its_locks_shortly_and_changes_nothing_without_them(
+    bare: Connection, bare_url: str
+) -> None:
+    """I5."""
+    older(bare, 3)
+    tried: list[float] = []
+    with connect(bare_url) as reader:
+        reader.execute("BEGIN; SELECT FROM backfill.event")
+        with pytest.raises(LedgerError, match="locked by another session") as error:
+            install.upgrade(bare, try_seconds=0.6, sleep=tried.append)
+        assert "pg_stat_activity" in error.value.remedy
+        assert install.installed_version(bare) == 3
+        assert install.upgrade(bare, sleep=lambda _: reader.execute("COMMIT"))[0] == 3
+    assert 1 <= len(tried) <= 2
 
 
 # settings.py takes plain lower-case names only; some of them are words of SQL
