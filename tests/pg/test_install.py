@@ -199,7 +199,7 @@ def test_a_role_that_may_use_the_ledger_need_not_be_able_to_install_it(
     stranger: str, pg: Connection
 ) -> None:
     role = sql.Identifier(stranger)
-    pg.execute(sql.SQL("backfill db grants ROLE backfill TO {}").format(role))
+    pg.execute(sql.SQL("GRANT USAGE ON SCHEMA backfill TO {}").format(role))
     pg.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA backfill TO {}").format(role))
     pg.execute(sql.SQL("SET ROLE {}").format(role))
     assert install.upgrade(pg) == (install.VERSION, install.VERSION)
@@ -212,7 +212,7 @@ def test_a_role_that_may_not_read_the_ledger_is_told_so(
 ) -> None:
     role = sql.Identifier(stranger)
     if may_see_the_schema:
-        pg.execute(sql.SQL("backfill db grants ROLE backfill TO {}").format(role))
+        pg.execute(sql.SQL("GRANT USAGE ON SCHEMA backfill TO {}").format(role))
     pg.execute(sql.SQL("SET ROLE {}").format(role))
     with pytest.raises(LedgerError, match="permission denied") as error:
         open_ledger(pg, schema="backfill")
