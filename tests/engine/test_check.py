@@ -21,7 +21,7 @@ from backfill.engine.checks.runs import Before
 from backfill.engine.checks.scene import Matching, Scene, read_scene
 from backfill.engine.checks.subject import examine
 from backfill.errors import LedgerError, RefusedError
-from backfill.job import Delete, Insert, Job, Options, Param, Row, Sql, Table, Target, Update
+from backfill.job import Delete, Insert, Job, Options, Param, Query, Row, Sql, Table, Target, Update
 from backfill.job.declaration import declaration_of
 from backfill.pg.surroundings import OpenTransaction
 from tests.engine.factory import Worksite
@@ -29,7 +29,7 @@ from tests.engine.factory import Worksite
 OPTIONS = Options()
 
 
-def make(source: Table, target: Target | None = None, transform: Any = None) -> type[Job]:
+def make(source: Table | Query, target: Target | None = None, transform: Any = None) -> type[Job]:
     """A job named Fill; by default it sets n by Sql."""
     namespace: dict[str, object] = {"source": source, "target": target or Update()}
     if transform is not None:
@@ -75,6 +75,13 @@ SERIAL = "CREATE TABLE u (id bigserial PRIMARY KEY, label text)"
 WIDE = "UPDATE t SET label = repeat(md5(id::text), 60)"
 COPY = make(Table("t", todo="n IS NULL"), Insert("u", on_conflict="skip"))
 COPY_LABEL = make(Table("t", todo="n IS NULL"), Insert("u", on_conflict="skip"), Sql(label="label"))
+LINES = "CREATE TABLE u AS SELECT i % 300 + 1 AS t FROM generate_series(1, 30000) AS i"
+OF_LINES = Query(
+    "SELECT t.id, count(*) AS n FROM t JOIN u ON u.t = t.id GROUP BY t.id",
+    key="id",
+    table="t",
+    todo="n > 0",
+)
 COPY_BY_PYTHON = make(
     Table("t", columns=["id"], todo="n IS NULL"),
     Insert("u", on_conflict="skip", columns=["id"], conflict=["id"]),
@@ -143,6 +150,8 @@ CASES: list[tuple[str, type[Job], set[str]]] = [
     ("CREATE TABLE u (id bigint PRIMARY KEY, x int NOT NULL)", COPY_ANYTHING, set()),
     (BY_K, make(Table("t", key=["k", "id"], todo="n IS NULL")), {"key-not-indexed"}),
     (BY_K, make(TODO, Update(), Sql(n="1")), set()),
+    (LINES, make(OF_LINES, Update("n"), by_python), {"lookup-without-index"}),
+    (f"{LINES}; CREATE INDEX ON u (t)", make(OF_LINES, Update("n"), by_python), set()),
     ("", make(Table("t", where="nn > 0", todo="n IS NULL")), {"not-runnable"}),
     ("ALTER TABLE t DROP CONSTRAINT t_pkey", make(TODO), {"key-missing"}),
     (

@@ -23,6 +23,8 @@ from backfill.pg.keyset import bound
 
 _WALKS = {"Index Scan", "Index Only Scan"}
 _ASIDE = {"SubPlan", "InitPlan"}
+#: Reading a smaller table as a whole is no harm: 200 pages, in PostgreSQL's unit of cost.
+WHOLE_COST = 200.0
 _SORTS = {"Sort", "Incremental Sort"}
 
 
@@ -32,10 +34,12 @@ class PagePlan:
 
     Attributes:
         walks_index: it reads the keys in the index's order, from the cursor on, and stops.
+        read_whole: tables without the index by which the scope, or the query, looks into them.
         lines: the plan, a line a node, indented.
     """
 
     walks_index: bool
+    read_whole: Sequence[str]
     lines: Sequence[str]
 
 
@@ -100,14 +104,24 @@ def judged(plan: Mapping[str, Any], *, table: str) -> PagePlan:
             continue
         if any(one.get("Parent Relationship") in _ASIDE for one in path[scan + 1 :]):
             continue  # what the scope's own sub-selects read
-        if any(one.get("Parent Relationship") == "SubPlan" for one in path[scan:]):
-            continue  # what the scope looks up, key by key
         walks.append(
             node["Node Type"] in _WALKS
             and "Index Cond" in node
             and not any(one["Node Type"] in _SORTS for one in path[scan:])
         )
-    return PagePlan(walks_index=bool(walks) and all(walks), lines=list(_told(plan, 0)))
+    return PagePlan(
+        walks_index=bool(walks) and all(walks),
+        read_whole=sorted(set(_read_whole(plan))),
+        lines=list(_told(plan, 0)),
+    )
+
+
+def _read_whole(plan: Mapping[str, Any]) -> Iterator[str]:
+    for node, above in _nodes(plan, ()):
+        is_looked_up = any(one.get("Parent Relationship") == "SubPlan" for one in (*above, node))
+        is_whole = node["Node Type"] == "Seq Scan" and node["Total Cost"] >= WHOLE_COST
+        if is_looked_up and is_whole and "Relation Name" in node:
+            yield node["Relation Name"]
 
 
 def _nodes(

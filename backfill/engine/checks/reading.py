@@ -48,6 +48,17 @@ def page_without_index(scene: Scene) -> Iterator[Finding]:
     )
 
 
+def lookup_without_index(scene: Scene) -> Iterator[Finding]:
+    for table in scene.page.read_whole if scene.page is not None else ():
+        yield warning(
+            "lookup-without-index",
+            f"{scene.subject.name}.source: {table} is read as a whole to tell which keys are ours",
+            why="For each key, or at best for each batch, all of that table is read.",
+            remedy=f"Create an index on the columns of {table} that the query or the condition"
+            " compares; ANALYZE it, if there is one.",
+        )
+
+
 def sparse_scope(scene: Scene) -> Iterator[Finding]:
     matching, rows = scene.matching, scene.source.storage.rows
     if matching is None or rows < SPARSE_ROWS or matching.rows * SCAN_ROWS_PER_ROW >= rows:
@@ -169,6 +180,7 @@ def bloat(scene: Scene) -> Iterator[Finding]:
 CHECKS = (
     mutable_key,
     page_without_index,
+    lookup_without_index,
     sparse_scope,
     nothing_matches,
     never_analyzed,
