@@ -133,7 +133,14 @@ def embedded_postgres(
     """A PostgreSQL for tests, not started yet: its temporary data lie in memory if there is room.
 
     A database is 300 files: copying a template takes 0.01 s in memory, on a slow disk 0.3 s.
+
+    Args:
+        bin_directory: None: what BACKFILL_TEST_POSTGRES_BIN names (see tests/versions.py), else
+            `backfill.local.binaries` looks for one.
     """
+    named = os.environ.get("BACKFILL_TEST_POSTGRES_BIN")
+    if bin_directory is None and named:
+        bin_directory = Path(named)
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4 * 1024**3
     return LocalPostgres(

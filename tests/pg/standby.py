@@ -33,7 +33,9 @@ def standby_of(primary: LocalPostgres, name: str = "replica1") -> Iterator[Local
             check=True,
             capture_output=True,
         )
-        with LocalPostgres(data, settings={**FAST, "hot_standby": True}) as standby:
+        settings: dict[str, str | int | float] = {**FAST, "hot_standby": True}
+        programs = primary.bin("postgres").parent  # of the same version
+        with LocalPostgres(data, settings=settings, bin_directory=programs) as standby:
             until(lambda: name in standbys_of(primary))
             yield standby
     finally:
