@@ -32,7 +32,7 @@ from backfill.job import Call, Insert, Job, Options, RowFactory
 from backfill.job.declaration import Declaration, bind
 from backfill.model import BatchInfo, Counts, RunInfo
 from backfill.pg import catalog, slices
-from backfill.pg.connect import READ_LIMITS, Connection, Limits, transaction
+from backfill.pg.connect import READ_LIMITS, Connection, Limits, refuse_standby, transaction
 from backfill.pg.control import add_event_once
 from backfill.pg.keyset import Keyset
 from backfill.pg.ledger import Ledger, Run
@@ -243,10 +243,11 @@ def make_bench(
 
     Raises:
         ProjectError: a table or column is gone, a secret's variable is not set, `setup` raised.
-        UnreachableError: the database does not answer.
+        UnreachableError: the database does not answer, or is a standby.
     """
     conn = connect()
     try:
+        refuse_standby(conn)
         return _make(
             conn,
             connect,

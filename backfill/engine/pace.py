@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backfill.clock import Clock
-from backfill.hours import Shut
+from backfill.hours import Hours, Shut
 from backfill.job import Options
 from backfill.rate import Rate
 
@@ -134,6 +134,11 @@ class Pace:
         if options.rate is not None:
             rate = Rate.parse(options.rate)
             self._per_second = rate.rows_per_second * SHARE_OF_RATE * speed
+
+    @property
+    def keeps_hours(self) -> bool:
+        """There are hours in which the run may not work."""
+        return self._hours != Hours()
 
     def shut(self) -> Shut | None:
         """Why the run may not work at this time of day; None: it may."""

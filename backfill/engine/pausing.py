@@ -13,7 +13,7 @@ from backfill.hours import Shut
 from backfill.job import Options
 from backfill.model import PauseCause
 from backfill.pg.blocking import who_locks
-from backfill.pg.connect import Connection, server_time
+from backfill.pg.connect import Connection, refuse_standby, server_time
 from backfill.pg.failure import Fault, FaultKind, classify
 from backfill.pg.ledger import Ledger, Run, open_quarantine, pauses, totals
 
@@ -137,8 +137,6 @@ def pause_unless_transient(bench: Bench, error: psycopg.Error) -> None:
         raise UnreachableError(f"PostgreSQL ended our transaction: {fault.summary}") from error
     try:
         pause_for_error(bench, f"between two batches: {fault.told}")
-    except psycopg.errors.ReadOnlySqlTransaction as read_only:
-        raise UnreachableError(
-            "PostgreSQL takes no writes: it is a standby now",
-            remedy="Point the database's URL at the primary.",
-        ) from read_only
+    except psycopg.Error:
+        refuse_standby(bench.conn)
+        raise

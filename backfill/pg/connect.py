@@ -127,6 +127,19 @@ def connect(url: str, *, application_name: str = "backfill") -> Connection:
     return conn
 
 
+def refuse_standby(conn: Connection) -> None:
+    """Batches cannot be worked where nothing can be locked or written.
+
+    Raises:
+        UnreachableError: the server is a standby.
+    """
+    if conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+        raise UnreachableError(
+            "PostgreSQL takes no writes: it is a standby now",
+            remedy="Point the database's URL at the primary.",
+        )
+
+
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -19,6 +19,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from backfill.errors import UnreachableError
 from backfill.job import Job, Options
 from backfill.local.postgres import LocalPostgres
 from backfill.pg.ledger import Run
@@ -268,12 +269,23 @@ def test_a_fail_over_to_a_synchronous_standby(
 ) -> None:
     """What had committed is there; what was in hand happened or did not, and the ledger knows."""
     with before_fail_over(server, faulty, proxy) as (standby, run, die):
+        check_standby(server, standby, run)
         set_server(faulty, "synchronous_standby_names", "replica1")
         try:
             check_fail_over(faulty, proxy, standby, run, AtVisit("before COMMIT", 8, die))
         finally:
             server.start()
             reset_server(faulty, "synchronous_standby_names")
+
+
+def check_standby(server: LocalPostgres, standby: LocalPostgres, run: Run) -> None:
+    """Whose URL leads to the standby says so, and writes nothing."""
+    wait_until_replayed(server)
+    with (
+        closing(Worksite(standby.url("now"))) as far,
+        pytest.raises(UnreachableError, match="it is a standby now"),
+    ):
+        far.bench(Increment, run)
 
 
 def check_fail_over(

@@ -123,6 +123,9 @@ class FakeClock:
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self.seconds)
 
+    def hear(self, now: datetime) -> None:
+        """It is the test's time that counts."""
+
     def monotonic(self) -> float:
         return self.seconds
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -91,3 +93,24 @@ def test_a_change_accepted_while_a_worker_still_compares_is_not_paused_again(
     assert not isinstance(refused.value, PausedError)
     assert crew.state(run) is RunState.QUEUED
     assert not crew.causes(run)
+
+
+def test_a_forked_child_lets_go_of_the_connections_that_it_inherited(
+    crew: Crew, run: str, benches: Benches
+) -> None:
+    """Two on one connection read each other's answers; closing it would end it for both."""
+    ledger = crew.desk.ledger.id
+    kept = benches.get(run, database="default", ledger=ledger)
+    ours = kept.bench.conn.info.backend_pid
+    child = os.fork()
+    if child == 0:  # no exception may leave this branch: the child is a copy of the whole test run
+        code = 1
+        with suppress(BaseException):
+            benches.forget()
+            its = benches.get(run, database="default", ledger=ledger).bench.conn
+            row = its.execute("SELECT pg_backend_pid()").fetchone()
+            code = 0 if row == (its.info.backend_pid,) and row != (ours,) else 2
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert kept.bench.conn.execute("SELECT pg_backend_pid()").fetchone() == (ours,)
+    assert benches.get(run, database="default", ledger=ledger) is kept
