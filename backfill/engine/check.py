@@ -74,7 +74,9 @@ def check(
     if subject is None:
         return Report(findings=_sorted(findings), is_complete=False)
     before = None
-    if isinstance(ledger, Ledger):
+    lacking = list(runs.ledger_rights(conn, ledger)) if isinstance(ledger, Ledger) else []
+    findings += lacking
+    if isinstance(ledger, Ledger) and not lacking:
         findings += runs.live_runs(conn, ledger, subject)
         findings += runs.red_button(conn, ledger)
         before = runs.before(conn, ledger, declaration.name)

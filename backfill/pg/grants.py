@@ -14,6 +14,7 @@ from typing import Final
 from psycopg import sql
 
 from backfill.errors import UsageError
+from backfill.pg.connect import Connection
 
 #: Names that GRANT takes for something else than a role, also in quotes.
 _NO_ROLES = {"public", "none"}
@@ -99,6 +100,39 @@ def ledger_rights(schema: str) -> Iterator[Right]:
                 on=f"{quoted}.{sql.Identifier(table).as_string(None)}",
                 columns=tuple(columns),
             )
+
+
+# Of each pair of a table and a privilege, with a column or without, those that this role lacks.
+_MISSING = """
+SELECT DISTINCT needed.privilege || ' on ' || needed.relation
+  FROM unnest(%(tables)s::text[], %(privileges)s::text[], %(columns)s::text[])
+       AS needed (relation, privilege, attribute)
+ WHERE NOT CASE WHEN attribute IS NULL
+           THEN has_table_privilege(format('%%I.%%I', %(schema)s::text, relation), privilege)
+           ELSE has_column_privilege(format('%%I.%%I', %(schema)s::text, relation), attribute,
+                                     privilege) END
+ ORDER BY 1
+"""
+
+
+def missing_rights(conn: Connection, schema: str) -> list[str]:
+    """What this role lacks on an installed ledger, such as `UPDATE on slice`."""
+    needed = [
+        (table, privilege, column)
+        for table, rights in LEDGER_RIGHTS.items()
+        for privilege, columns in rights.items()
+        for column in (columns or (None,))
+    ]
+    found = conn.execute(
+        _MISSING,
+        {
+            "schema": schema,
+            "tables": [table for table, _, _ in needed],
+            "privileges": [privilege for _, privilege, _ in needed],
+            "columns": [column for _, _, column in needed],
+        },
+    )
+    return [told for (told,) in found]
 
 
 def grants(rights: Iterable[Right], role: sql.Identifier) -> Iterator[str]:

@@ -398,6 +398,32 @@ def test_live_runs_the_red_button_and_a_missing_ledger_are_found(site: Worksite)
     assert "ledger-unusable" in names(none, Severity.ERROR)
 
 
+def test_a_role_that_lacks_rights_on_the_ledger_is_told_which(site: Worksite) -> None:
+    site.numbers(10)
+    job = make(Table("t", todo="n = 0"))
+    role = f"reader_of_{site.conn.info.dbname}"
+    site.execute(
+        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA backfill TO {role};"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA backfill TO {role}; GRANT ALL ON t TO {role};"
+        f"SET ROLE {role}"
+    )
+    try:
+        assert names(found(site, job), Severity.ERROR) == set()
+        site.execute(
+            f"RESET ROLE; REVOKE INSERT ON backfill.run FROM {role};"
+            f"REVOKE ALL ON backfill.write_claim, backfill.event FROM {role};"
+            f"GRANT SELECT, INSERT, UPDATE (name) ON backfill.event TO {role}; SET ROLE {role}"
+        )
+        (finding,) = [f for f in found(site, job).findings if f.severity is Severity.ERROR]
+        assert finding.name == "ledger-not-permitted"
+        assert finding.message.endswith(
+            ": DELETE on write_claim, INSERT on run, INSERT on write_claim, SELECT on write_claim,"
+            " UPDATE on event, UPDATE on write_claim"
+        )
+    finally:
+        site.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 def test_the_rate_of_the_run_before_is_used(site: Worksite) -> None:
     site.numbers(100)
     job = make(Table("t", todo="n = 0"))

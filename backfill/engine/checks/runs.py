@@ -9,6 +9,7 @@ from backfill.engine.checks.finding import Finding, error, warning
 from backfill.engine.checks.subject import Subject
 from backfill.pg.connect import Connection
 from backfill.pg.control import stopped
+from backfill.pg.grants import missing_rights
 from backfill.pg.ledger import Ledger
 
 
@@ -41,6 +42,18 @@ def before(conn: Connection, ledger: Ledger, job: str) -> Before | None:
     """How fast the job was when it was done last; None: it never was."""
     row = conn.execute(ledger.q(_BEFORE), [job]).fetchone()
     return None if row is None else Before(run=row[0], rows_per_second=row[1])
+
+
+def ledger_rights(conn: Connection, ledger: Ledger) -> Iterator[Finding]:
+    """A run writes into the ledger's tables, as the role of whoever works on it."""
+    missing = missing_rights(conn, ledger.schema)
+    if missing:
+        yield error(
+            "ledger-not-permitted",
+            f"role {conn.info.user} lacks rights on the ledger: {', '.join(missing)}",
+            why="A run would stop at the first statement that needs one of them.",
+            remedy="Let its owner run what `backfill db grants ROLE` prints.",
+        )
 
 
 def live_runs(conn: Connection, ledger: Ledger, subject: Subject) -> Iterator[Finding]:
