@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 #: Prefix of the placeholders of declared parameters, clear of the engine's own placeholders.
@@ -37,6 +38,7 @@ _TOKEN = re.compile(
 )
 
 _QUOTING = frozenset({"line_comment", "comment", "string", "quoted", "dollar"})
+_LOCKS = frozenset({"UPDATE", "SHARE", "NO", "KEY"})
 _CLOSED_BY = {"(": ")", "[": "]"}
 
 
@@ -60,7 +62,7 @@ def mistake_in(fragment: object) -> str | None:
         return "is empty"
     if "\0" in fragment:
         return "has a NUL character in it"
-    return _mistake_among(fragment)
+    return _mistake_among(fragment.strip())  # a comment's last newline goes with the other spaces
 
 
 def _mistake_among(fragment: str) -> str | None:
@@ -97,6 +99,12 @@ def first_word(fragment: str) -> str | None:
         if token.kind not in {"line_comment", "comment"} and token.text != "(":
             return None
     return None
+
+
+def locks_rows(fragment: str) -> bool:
+    """True when a SELECT in it takes row locks: FOR UPDATE, FOR SHARE and the like."""
+    words = [token.text.upper() for token in _tokens(fragment) if token.kind == "word"]
+    return any(one == "FOR" and next_ in _LOCKS for one, next_ in pairwise(words))
 
 
 def placeholders(fragment: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backfill.errors import DeclarationError
-from backfill.job.fragment import first_word, mistake_in
+from backfill.job.fragment import first_word, locks_rows, mistake_in
 from backfill.job.identifier import column_names, table_name
 from backfill.job.mapped import TableLike
 
@@ -112,6 +112,12 @@ def _select(text: str) -> str:
         raise DeclarationError(f"Query(...): its SQL {mistake}", remedy=right)
     if first_word(text) not in {"SELECT", "WITH", "VALUES", "TABLE"}:
         raise DeclarationError("Query(...): its SQL is no SELECT", remedy=right)
+    if locks_rows(text):
+        raise DeclarationError(
+            "Query(...): its SQL locks rows itself, in no order, and would read other tables as"
+            " they were before the lock",
+            remedy="Take FOR UPDATE or FOR SHARE away: the rows of table= are locked.",
+        )
     return text.strip()
 
 

@@ -167,6 +167,29 @@ def test_a_row_that_was_held_is_written_with_what_the_join_says_after_the_wait(
 
 
 @pytest.mark.parametrize("in_python", [False, True])
+def test_a_row_that_fails_is_found_and_the_others_are_written(
+    shop: Worksite, in_python: bool
+) -> None:
+    shop.execute("UPDATE orders SET n = 0; UPDATE orders SET n = 1 WHERE id <> 7")
+    parts: dict[str, object] = {
+        "source": Query(
+            "SELECT id, total / 2 AS half, n, note FROM orders",
+            key="id",
+            table="orders",
+            todo="note IS NULL",
+        ),
+        "target": Update("note"),
+        "transform": (lambda self, row: {"note": str(row.half // row.n)})
+        if in_python
+        else Sql(note="half / n"),
+    }
+    done = shop.run(type("Halve", (Job,), parts), options=TINY)
+    assert done.counts == Counts(paged=20, written=19, quarantined=1)
+    assert [row.key for row in done.quarantine] == [("7",)]
+    assert shop.rows("SELECT note, count(*) FROM orders GROUP BY 1") == [(None, 1), ("50", 19)]
+
+
+@pytest.mark.parametrize("in_python", [False, True])
 def test_a_key_that_the_query_gives_twice_stops_the_run(shop: Worksite, in_python: bool) -> None:
     parts: dict[str, object] = {
         "source": Query(

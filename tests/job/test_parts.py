@@ -55,8 +55,12 @@ WRONG: list[tuple[Callable[[], object], str, str]] = [
     (lambda: Query("SELECT 1;", key="id"), "its SQL has a semicolon", "Query("),
     (lambda: Query("SELECT 1) x, (SELECT 2", key="id"), "closes a parenthesis", "Query("),
     (lambda: Query("SELECT 1 -- all", key="id"), "ends in a comment", "Query("),
+    (lambda: Query("SELECT 1 -- all\n", key="id"), "ends in a comment", "Query("),
+    (lambda: Table("users", where="a -- b\n"), "where ends in a comment", 'where="'),
     (lambda: Query("DELETE FROM a", key="id"), "its SQL is no SELECT", "Query("),
     (lambda: Query("orders", key="id"), "its SQL is no SELECT", "Query("),
+    (lambda: Query("TABLE a FOR no KEY update", key="id"), "locks rows itself", "FOR UPDATE"),
+    (lambda: Query("TABLE a FOR\nSHARE OF a", key="id"), "locks rows itself", "FOR UPDATE"),
     (lambda: Query("SELECT 1", key=[]), "Query(...): key is empty", "key=["),
     (lambda: Query("SELECT 1", key="id", table="a b"), "Query('a b')", 'Query("users")'),
     (lambda: Query("SELECT 1", key="id", todo="WHERE a"), "Query(...): todo begins", 'todo="'),
@@ -130,6 +134,11 @@ def test_expressions_keep_their_order_whichever_way_they_are_named() -> None:
         ("b", "2"),
         ("a", "3"),
     ]
+
+
+def test_a_query_may_speak_of_what_it_does_not_do() -> None:
+    for text in ("SELECT substring(a FOR 3) FROM b", "SELECT 'FOR UPDATE' -- FOR UPDATE\n a"):
+        assert Query(text, key="id").sql == text.strip()
 
 
 def test_a_column_of_sql_may_be_called_columns() -> None:
