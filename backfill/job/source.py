@@ -77,7 +77,7 @@ class Query(Source):
         key: the columns that order and identify its rows.
         table: the table whose rows are locked, and written by Update and Delete; it has the key's
             columns under the same names. The query gives each of its rows once, or not at all.
-            None: nothing is locked, which serves Insert and Call only.
+            None: the preflight refuses a run.
         todo: true of a row of the query until it is done. An SQL condition on its columns.
     """
 
