@@ -14,12 +14,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from backfill.engine.checks.finding import Severity
 from backfill.engine.checks.subject import examine
 from backfill.engine.rights import job_rights
 from backfill.entry import start_here
 from backfill.errors import BackfillError
 from backfill.job import Options
 from backfill.model import RunState
+from backfill.operate.before import check_job, dry_run_job
 from backfill.operate.grants import grants_sql
 from backfill.pg.connect import connect
 from backfill.pg.grants import Right, ledger_rights
@@ -143,6 +145,26 @@ def test_a_worker_with_the_least_rights_works_every_kind_of_job(crew: Crew, conn
             off = "SELECT name FROM backfill.signal WHERE message LIKE '%%GRANT%%'"
             assert crew.query(off) == []
     assert "permission denied" not in worker.log.read_text(errors="replace")
+
+
+def test_with_these_rights_jobs_are_checked_and_tried_too(crew: Crew) -> None:
+    project = crew.project
+    for name in NAMES:
+        declaration = project.declaration(name)
+        report = check_job(project, declaration, params={}, options=declaration.options)
+        assert report.is_complete
+        assert report.count(Severity.ERROR) == 0, report.findings
+        done = dry_run_job(
+            project,
+            declaration,
+            params={},
+            options=declaration.options,
+            rows=50,
+            shown=2,
+            with_effects=False,
+        )
+        assert done.is_clean, done
+        assert [len(place.changes) for place in done.places] == [2] * len(done.places), name
 
 
 def wait_for_the_end(crew: Crew, run: str) -> None:
