@@ -71,18 +71,20 @@ def enqueue_in(
 
     project.settings.require_redis_url()
     chosen = options or declaration.options
-    desk = project.open(chosen.database)
+    desk = project.open(declaration.home(chosen))
     try:
-        run, found = create_run(
-            desk.conn,
-            desk.ledger,
-            declaration,
-            params=params,
-            options=chosen,
-            executor="celery",
-            by=by,
-            environ=project.environ,
-        )
+        with project.source(declaration, chosen) as source_conn:
+            run, found = create_run(
+                desk.conn,
+                desk.ledger,
+                declaration,
+                params=params,
+                options=chosen,
+                executor="celery",
+                by=by,
+                environ=project.environ,
+                source_conn=source_conn,
+            )
         return Enqueued(
             run=run,
             warnings=found.warnings,
@@ -110,22 +112,24 @@ def start_here(
         BackfillError: the preflight refuses, or the job's live run is another's.
     """
     chosen = options or declaration.options
-    desk = project.open(chosen.database)
+    desk = project.open(declaration.home(chosen))
     try:
         run = _left_behind(desk, declaration, params, by=by)
         continued = run is not None
         warnings: tuple[str, ...] = ()
         if run is None:
-            run, found = create_run(
-                desk.conn,
-                desk.ledger,
-                declaration,
-                params=params,
-                options=chosen,
-                executor="local",
-                by=by,
-                environ=project.environ,
-            )
+            with project.source(declaration, chosen) as source_conn:
+                run, found = create_run(
+                    desk.conn,
+                    desk.ledger,
+                    declaration,
+                    params=params,
+                    options=chosen,
+                    executor="local",
+                    by=by,
+                    environ=project.environ,
+                    source_conn=source_conn,
+                )
             warnings = found.warnings
         return Here(
             run=run,

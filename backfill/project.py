@@ -6,15 +6,17 @@ What the command line, the workers and the public functions share; each makes it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from backfill.checkpoint import Checkpoint
 from backfill.clock import Clock
-from backfill.engine.bench import Bench, Observer, make_bench
+from backfill.engine.bench import Bench, Observer
 from backfill.engine.pace import Limiter, Pace
+from backfill.engine.setup import make_bench
 from backfill.job import Job, Options
 from backfill.job.declaration import Declaration, declaration_of
 from backfill.job.registry import Registry
@@ -100,6 +102,29 @@ class Project:
             raise
         return Desk(database=database, url=url, conn=conn, ledger=ledger)
 
+    @contextmanager
+    def source(self, declaration: Declaration, options: Options) -> Iterator[Connection | None]:
+        """A connection to the source's database, where it is not the one that is written.
+
+        Raises:
+            UsageError, UnreachableError: as `open`.
+        """
+        connect_source = self.connects_source(declaration, options)
+        if connect_source is None:
+            yield None
+            return
+        with closing(connect_source()) as conn:
+            yield conn
+
+    def connects_source(
+        self, declaration: Declaration, options: Options
+    ) -> Callable[[], Connection] | None:
+        """How to connect to it; None: it is the one that is written."""
+        if declaration.target_database is None:
+            return None
+        url = self.settings.database(options.database).url
+        return lambda: connect(url)
+
     def checkpoint(self, ledger: Ledger) -> Checkpoint | None:
         """The ledger's checkpoint; None when the project names no Redis."""
         url = self.settings.redis_url
@@ -165,6 +190,7 @@ class Project:
             stopping=stopping,
             asks_for_signals=any(spec.required for spec in database.signals.values()),
             max_slots=database.max_slots,
+            connect_source=self.connects_source(declaration, Options.from_json(run.options)),
         )
 
 

@@ -63,7 +63,7 @@ def check(
         params=declaration.parse_params(collected(params, what="parameter")),
         options=options,
     )
-    (_print_json if as_json else _print)(report, declaration, options.database)
+    (_print_json if as_json else _print)(report, declaration, declaration.home(options))
     failed = report.count(Severity.ERROR) or (strict and report.count(Severity.WARNING))
     return ExitCode.FAILED if failed else ExitCode.DONE
 

@@ -98,7 +98,7 @@ def dry_run(
         with_effects=with_effects,
     )
     if as_json:
-        _print_json(done, declaration, options.database)
+        _print_json(done, declaration, declaration.home(options))
     else:
         for line in _told(done, declaration):
             click.echo(line)

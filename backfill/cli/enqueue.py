@@ -59,7 +59,7 @@ def enqueue(
     options = own.replace_from_text(given)
     values = declaration.parse_params(collected(params, what="parameter"))
     session.project.settings.require_redis_url()
-    session.confirm_write(options.database, yes=yes)
+    session.confirm_write(declaration.home(options), yes=yes)
     done = enqueue_in(session.project, declaration, params=values, options=options, by=person())
     # the id alone on standard output: RUN=$(backfill enqueue …)
     click.echo(done.run.id)
@@ -72,7 +72,7 @@ def enqueue(
     if not done.workers:
         click.echo("no worker is running: start one with `backfill worker`", err=True)
     if wait:
-        return _wait(session, options.database, done.run.id, timeout)
+        return _wait(session, declaration.home(options), done.run.id, timeout)
     click.echo(f"watch it with `backfill watch {done.run.id}`", err=True)
     return ExitCode.DONE
 

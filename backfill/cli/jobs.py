@@ -76,7 +76,7 @@ def _latest_runs(
     """By the job's name, and why one of the databases could not be asked."""
     latest: dict[str, _Latest] = {}
     unread: str | None = None
-    for database in sorted({d.options.database for d in declarations}):
+    for database in sorted({d.home(d.options) for d in declarations}):
         try:
             with session.desk(database) as desk:
                 for job, run, state in desk.conn.execute(desk.ledger.q(_LATEST)):

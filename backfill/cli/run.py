@@ -135,7 +135,7 @@ def _start(
     own = declaration.options.gentle() if gentle else declaration.options
     options = own.replace_from_text(given)
     values = declaration.parse_params(texts)
-    session.confirm_write(options.database, yes=yes)
+    session.confirm_write(declaration.home(options), yes=yes)
     _configure_log(session.project)
     return start_here(session.project, declaration, params=values, options=options, by=person())
 

@@ -96,8 +96,9 @@ def add(
     declaration = session.project.declaration(job)
     chosen = declaration.options.replace_from_text(options)
     values = declaration.parse_params(collected(params, what="parameter"))
-    session.confirm_write(chosen.database, yes=yes)
-    with session.desk(chosen.database) as desk:
+    home = declaration.home(chosen)
+    session.confirm_write(home, yes=yes)
+    with session.desk(home) as desk:
         first = schedules.add(
             desk.conn,
             desk.ledger,

@@ -31,10 +31,11 @@ from backfill.engine.faults import (
     StaleEpochError,
     StopError,
 )
+from backfill.engine.lines import Written
 from backfill.engine.page import Page, page_bounds, sweep_page, walk_page
 from backfill.engine.removal import NotMovedError
 from backfill.engine.transform import Outcome, Refusal
-from backfill.engine.write import Values, Written
+from backfill.engine.write import Values
 from backfill.events import Event
 from backfill.model import Counts, Key, RunState, SlicePhase
 from backfill.pg import quarantine, slices

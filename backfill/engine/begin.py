@@ -68,10 +68,10 @@ def begin(bench: Bench) -> Run:
 
 def _read_horizon(bench: Bench) -> None:
     """First the horizon, then the writers: one that begins in between has a later horizon's row."""
-    with transaction(bench.conn, READ_LIMITS, run=bench.run.id):
-        row = bench.conn.execute(bench.keyset.last_key(), {}).fetchone()
-    with transaction(bench.conn, READ_LIMITS, run=bench.run.id):
-        writers = bench.conn.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
+    with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
+        row = bench.reader.execute(bench.keyset.last_key(), {}).fetchone()
+    with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
+        writers = bench.reader.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
     total, is_exact = _total(bench)
     with transaction(bench.conn):
         run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
@@ -110,8 +110,8 @@ def _total(bench: Bench) -> tuple[int | None, bool]:
     query = sql.SQL("SELECT {} FROM {} WHERE {}")
     where = (bench.keyset.from_table, bench.keyset.condition)
     try:
-        with transaction(bench.conn, COUNT_LIMITS, run=bench.run.id):
-            plan = bench.conn.execute(
+        with transaction(bench.reader, COUNT_LIMITS, run=bench.run.id):
+            plan = bench.reader.execute(
                 sql.SQL("EXPLAIN (FORMAT json) ") + query.format(sql.SQL("1"), *where),
                 bench.arguments,
             ).fetchone()
@@ -119,8 +119,8 @@ def _total(bench: Bench) -> tuple[int | None, bool]:
             if max(estimate, bench.source.estimated_rows) > COUNTED_ROWS:
                 return estimate, False
             try:
-                with bench.conn.transaction():
-                    row = bench.conn.execute(
+                with bench.reader.transaction():
+                    row = bench.reader.execute(
                         query.format(sql.SQL("count(*)"), *where), bench.arguments
                     ).fetchone()
             except psycopg.errors.QueryCanceled:
@@ -133,7 +133,7 @@ def _total(bench: Bench) -> tuple[int | None, bool]:
 def _still_writing(bench: Bench, run: Run) -> list[tuple[str, int | None]]:
     if not run.barrier:
         return []
-    rows = bench.conn.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
+    rows = bench.reader.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
     return [(row[0], row[1]) for row in rows if row[0] in run.barrier]
 
 

@@ -1,4 +1,4 @@
-"""The workbench: all that one process needs to work on one run, made once and kept.
+"""The workbench: all that one process needs to work on one run, made once (setup.py) and kept.
 
 It holds a connection, the job with its parameters, and the statements made for its tables. It is
 used by one thread.
@@ -13,27 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import psycopg
 import tenacity
 
 from backfill.clock import Clock
-from backfill.engine.columns import read_columns
 from backfill.engine.halving import Halving
 from backfill.engine.pace import Pace
-from backfill.engine.reading import Reading, reading_of
+from backfill.engine.reading import Reading
 from backfill.engine.removal import Removal
-from backfill.engine.rows import keyset_of, query_of, read_relation
 from backfill.engine.sizing import BatchSizer
 from backfill.engine.transform import Memory, PythonTransform
 from backfill.engine.write import Writer
-from backfill.errors import ProjectError, UnreachableError
-from backfill.events import Event
-from backfill.job import Call, Insert, Job, Options, RowFactory
-from backfill.job.declaration import Declaration, bind
+from backfill.errors import UnreachableError
+from backfill.job import Call, Job, Options, RowFactory
+from backfill.job.declaration import Declaration
 from backfill.model import BatchInfo, Counts, RunInfo
-from backfill.pg import catalog, slices
-from backfill.pg.connect import READ_LIMITS, Connection, Limits, refuse_standby, transaction
-from backfill.pg.control import add_event_once
+from backfill.pg import catalog
+from backfill.pg.connect import Connection, Limits
 from backfill.pg.keyset import Keyset
 from backfill.pg.ledger import Ledger, Run
 from backfill.pg.query import QuerySql
@@ -94,6 +89,10 @@ class Watched:
     others_at: float = float("-inf")
 
 
+def _no_source() -> Connection:
+    raise AssertionError("the source is in the database that is written")
+
+
 def holder_name() -> str:
     """Who holds a slice: host, process and thread; shown to people."""
     return f"{socket.gethostname()}:{os.getpid()}.{threading.get_native_id()}"
@@ -113,6 +112,7 @@ class Bench:
         asks_for_signals: the settings name signals, so a run that nobody measures stops.
         max_slots: slices of all runs that this database lets be held at once; None: any number.
         on_tune: called with the new options when they have changed.
+        source_conn: to the source's database, where it is not the one that is written.
         control: what live.py remembers between two looks at the ledger.
     """
 
@@ -151,6 +151,8 @@ class Bench:
     on_tune: Callable[[Options], None] = lambda _: None
     control: Watched = field(default_factory=Watched)
     connect: Callable[[], Connection] | None = None
+    source_conn: Connection | None = None
+    connect_source: Callable[[], Connection] = _no_source
 
     def reconnect_if_closed(self) -> None:
         """Open a new connection in place of a broken one, trying for a few seconds.
@@ -158,7 +160,7 @@ class Bench:
         Raises:
             UnreachableError: the server does not come back in that time.
         """
-        if self.connect is None or not self.conn.closed:
+        if self.connect is None or not (self.conn.closed or self.reader.closed):
             return
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(UnreachableError),
@@ -168,8 +170,17 @@ class Bench:
             reraise=True,
         ):
             with attempt:
-                self.conn = self.connect()
-        self.texts = ValueTexts(self.conn)
+                if self.conn.closed:
+                    self.conn = self.connect()
+                if self.source_conn is not None and self.source_conn.closed:
+                    self.source_conn = self.connect_source()
+        self.texts = self.texts.on(self.conn)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.conn.close()
+        if self.source_conn is not None:
+            self.source_conn.close()
 
     def tune(self, options: Mapping[str, Any], *, speed: float) -> None:
         """Obey these options, as the ledger keeps them, and this speed from the next batch on.
@@ -190,8 +201,8 @@ class Bench:
 
     @property
     def reader(self) -> Connection:
-        """Where rows are read without locks."""
-        return self.conn
+        """Where the source is read: its keys, and its rows without locks."""
+        return self.source_conn or self.conn
 
     @property
     def limits(self) -> Limits:
@@ -217,178 +228,4 @@ def run_info(run: Run, *, counts: Counts | None = None) -> RunInfo:
         state=run.run_state,
         counts=counts or Counts(),
         created_at=run.created_at,
-    )
-
-
-def make_bench(
-    connect: Callable[[], Connection],
-    ledger: Ledger,
-    run: Run,
-    declaration: Declaration,
-    *,
-    settings: EngineSettings,
-    clock: Clock,
-    pace: Pace,
-    observer: Observer | None = None,
-    environ: Mapping[str, str] = os.environ,
-    stopping: Callable[[], bool] = lambda: False,
-    asks_for_signals: bool = False,
-    max_slots: int | None = None,
-    is_trial: bool = False,
-) -> Bench:
-    """Connect, look the tables up, bind the job, make the statements, call the job's `setup`.
-
-    Args:
-        is_trial: nothing is committed, so there need be neither a ledger nor such a run.
-
-    Raises:
-        ProjectError: a table or column is gone, a secret's variable is not set, `setup` raised.
-        UnreachableError: the database does not answer, or is a standby.
-    """
-    conn = connect()
-    try:
-        refuse_standby(conn)
-        return _make(
-            conn,
-            connect,
-            ledger,
-            run,
-            declaration,
-            settings=settings,
-            clock=clock,
-            pace=pace,
-            observer=observer or SilentObserver(),
-            environ=environ,
-            stopping=stopping,
-            asks_for_signals=asks_for_signals,
-            max_slots=max_slots,
-            is_trial=is_trial,
-        )
-    except BaseException:
-        conn.close()
-        raise
-
-
-def _make(
-    conn: Connection,
-    connect: Callable[[], Connection],
-    ledger: Ledger,
-    run: Run,
-    declaration: Declaration,
-    *,
-    settings: EngineSettings,
-    clock: Clock,
-    pace: Pace,
-    observer: Observer,
-    environ: Mapping[str, str],
-    stopping: Callable[[], bool],
-    asks_for_signals: bool,
-    max_slots: int | None,
-    is_trial: bool,
-) -> Bench:
-    name = declaration.job_class.__name__
-    resolved = run.resolved
-    job = bind(
-        declaration.job_class,
-        declaration.params_from_json(run.params),
-        run=run_info(run),
-        environ=environ,
-    )
-    source = catalog.relation(conn, resolved.table, used_by=f"{name}.source")
-    target = (
-        catalog.relation(conn, declaration.target.table, used_by=f"{name}.target")
-        if isinstance(declaration.target, Insert)
-        else source
-    )
-    arguments = declaration.sql_arguments(job)
-    read = read_relation(conn, declaration, source, arguments)
-    keyset = keyset_of(declaration, source, resolved.key, resolved.key_types)
-    writer = Writer(declaration, keyset, source=read, target=target, arguments=arguments)
-    columns = read_columns(declaration, read, resolved.key) if writer.is_python else None
-    options = Options.from_json(run.options)
-    is_unlocked = declaration.reads_unlocked(options)
-    if run.speed < 1:
-        pace.tune(options, speed=run.speed)
-    _set_up(conn, run, job)
-    return Bench(
-        conn=conn,
-        ledger=ledger,
-        run=run,
-        declaration=declaration,
-        job=job,
-        options=options,
-        source=source,
-        keyset=keyset,
-        after_rewalk=replace(
-            keyset, matches=f"{keyset.matches} AND {_not_quarantined(ledger, keyset)}"
-        ),
-        query=query_of(declaration),
-        removal=Removal(keyset) if declaration.deletes_source else None,
-        writer=writer,
-        columns=columns,
-        reading=_reading(declaration, keyset, columns) if columns and is_unlocked else None,
-        rows=None if columns is None else RowFactory(columns, resolved.key),
-        transform=(PythonTransform(declaration, job, clock=clock) if columns is not None else None),
-        texts=ValueTexts(conn),
-        arguments=arguments,
-        settings=settings,
-        clock=clock,
-        pace=pace,
-        sizer=BatchSizer(options),
-        reads_wal=(
-            slices.can_read_wal(conn) is None if is_trial else _reads_wal(conn, ledger, run)
-        ),
-        asks_for_signals=asks_for_signals,
-        max_slots=max_slots,
-        observer=observer,
-        stopping=stopping,
-        connect=connect,
-    )
-
-
-def _reading(declaration: Declaration, keyset: Keyset, columns: tuple[str, ...]) -> Reading:
-    query = query_of(declaration)
-    readable = keyset if query is None else query.as_table(keyset, columns)
-    return reading_of(declaration, readable, columns)
-
-
-def _reads_wal(conn: Connection, ledger: Ledger, run: Run) -> bool:
-    """Whether the WAL that batches write can be told; where it cannot, the run's events say so."""
-    refused = slices.can_read_wal(conn)
-    if refused is not None:
-        add_event_once(
-            conn,
-            ledger,
-            Event.SIGNAL_OFF,
-            run=run.id,
-            caused_by=holder_name(),
-            signal="max_batch_wal_bytes",
-            reason=f"pg_current_wal_insert_lsn: {type(refused).__name__} ({refused.sqlstate})",
-        )
-    return refused is None
-
-
-def _set_up(conn: Connection, run: Run, job: Job) -> None:
-    """The job's own `setup`, once per process and run; whatever it raises is the job's fault."""
-    with transaction(conn, READ_LIMITS, run=run.id):
-        conn.execute("SET TRANSACTION READ ONLY")
-        try:
-            job.setup(conn)
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:
-            raise ProjectError(
-                f"{type(job).__name__}.setup raised {type(error).__name__}: {error}",
-                remedy="Mend it; it may read, and nothing else.",
-            ) from error
-
-
-def _not_quarantined(ledger: Ledger, keyset: Keyset) -> str:
-    """Parameters `run_id` and `slice_number`; the key as the ledger keeps it."""
-    return (
-        ledger.q(
-            "NOT EXISTS (SELECT FROM {s}.quarantine AS _bf_q WHERE _bf_q.run = %(run_id)s"
-            " AND _bf_q.slice = %(slice_number)s AND _bf_q.key = "
-        ).as_string(None)
-        + f"{keyset.quarantine_key().as_string(None)})"
     )

@@ -51,15 +51,17 @@ def check(
     arguments: Mapping[str, Any],
     options: Options,
     ledger: Ledger | LedgerError,
+    source_conn: Connection | None = None,
 ) -> Report:
     """Look at a job's tables, its server and the ledger. No transaction may be open.
 
     Args:
         arguments: parameters by placeholder.
         options: those that a run would have.
+        source_conn: to the source's database, where it is not the one that is written.
         ledger: or why there is none that can be used.
     """
-    subject, found = examine(conn, declaration, arguments=arguments)
+    subject, found = examine(conn, declaration, arguments=arguments, source_conn=source_conn)
     is_plannable, findings = not found.has_errors, found.findings
     if isinstance(ledger, LedgerError):
         findings.append(
@@ -80,7 +82,9 @@ def check(
         findings += runs.live_runs(conn, ledger, subject)
         findings += runs.red_button(conn, ledger)
         before = runs.before(conn, ledger, declaration.name)
-    scene = read_scene(conn, subject, options, is_plannable=is_plannable)
+    scene = read_scene(
+        conn, subject, options, is_plannable=is_plannable, reader=source_conn or conn
+    )
     for advice in ADVICE:
         findings += advice(scene)
     return Report(

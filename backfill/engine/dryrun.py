@@ -105,8 +105,8 @@ def dry_run(
         warnings: of the preflight.
     """
     places: list[Place] = []
-    with transaction(bench.conn, READ_LIMITS):
-        last = bench.conn.execute(bench.keyset.last_key(), {}).fetchone()
+    with transaction(bench.reader, READ_LIMITS):
+        last = bench.reader.execute(bench.keyset.last_key(), {}).fetchone()
         found = [] if last is None else _places(bench, rows, tuple(last[0]))
     for number, (name, after, upto) in enumerate(found):
         place = Place(name=name, after=after)
@@ -140,8 +140,8 @@ def _places(bench: Bench, rows: int, last: Key) -> list[tuple[str, Key | None, K
     """
     begins: list[tuple[str, Key | None]] = [("beginning", None)]
     if bench.source.estimated_rows >= 3 * rows:
-        begins.append(("middle", images.middle_key(bench.conn, bench.source, bench.keyset)))
-        begins.append(("end", images.key_before_end(bench.conn, bench.keyset, rows=rows)))
+        begins.append(("middle", images.middle_key(bench.reader, bench.source, bench.keyset)))
+        begins.append(("end", images.key_before_end(bench.reader, bench.keyset, rows=rows)))
     begins = [place for place in begins if place[0] == "beginning" or place[1] is not None]
     ends = [key for _, key in begins[1:] if key is not None]
     return [(name, after, upto) for (name, after), upto in zip(begins, [*ends, last], strict=True)]

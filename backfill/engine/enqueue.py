@@ -60,8 +60,12 @@ def prepare(
     params: Mapping[str, object],
     options: Options | None,
     environ: Mapping[str, str] = os.environ,
+    source_conn: Connection | None = None,
 ) -> Prepared:
     """Check the job against the database; nothing is written. No transaction may be open.
+
+    Args:
+        source_conn: to the source's database, where it is not the one that is written.
 
     Raises:
         BackfillError: the preflight refuses, or a parameter is wrong.
@@ -69,7 +73,9 @@ def prepare(
     values = declaration.complete_params(params)
     job = bind(declaration.job_class, params, environ=environ)
     declaration.reads_unlocked(options or declaration.options)
-    found = preflight(conn, declaration, arguments=declaration.sql_arguments(job))
+    found = preflight(
+        conn, declaration, arguments=declaration.sql_arguments(job), source_conn=source_conn
+    )
     return Prepared(
         id=new_run_id(declaration.name),
         declaration=declaration,
@@ -135,13 +141,21 @@ def create_run(
     executor: str,
     by: str,
     environ: Mapping[str, str] = os.environ,
+    source_conn: Connection | None = None,
 ) -> tuple[Run, Preflight]:
     """Check the job against the database and write a queued run.
 
     Raises:
         BackfillError: the preflight refuses, a parameter is wrong, another live run is in the way.
     """
-    prepared = prepare(conn, declaration, params=params, options=options, environ=environ)
+    prepared = prepare(
+        conn,
+        declaration,
+        params=params,
+        options=options,
+        environ=environ,
+        source_conn=source_conn,
+    )
     try:
         with transaction(conn):
             write_run(conn, ledger, prepared, executor=executor, by=by)

@@ -46,8 +46,8 @@ def place_next(bench: Bench, *, slot: int) -> Slice | None:
 
 
 def _upper_end(bench: Bench, after: Key | None, horizon: Key) -> tuple[Key, bool]:
-    with transaction(bench.conn, READ_LIMITS, run=bench.run.id):
-        row = bench.conn.execute(
+    with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
+        row = bench.reader.execute(
             bench.keyset.nth_key(after=after is not None),
             {
                 **bound("after", after),

@@ -192,4 +192,4 @@ def _leave(bench: Bench | None) -> None:
         try:
             bench.job.teardown()
         finally:
-            bench.conn.close()
+            bench.close()

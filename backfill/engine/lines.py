@@ -1,4 +1,4 @@
-"""Rows to be written, sorted out by what one statement can write."""
+"""Rows to be written, sorted out by what one statement can write, and what a write did."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from dataclasses import dataclass
 
 from backfill.model import Key
 from backfill.pg.values import Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a write did.
+
+    Attributes:
+        rows: rows that the statement reports.
+        keys: keys of the source whose write took effect.
+        missing: keys whose write reported nothing: a conflict skipped it, a trigger suppressed it.
+        unfit: keys whose values cannot be written at all, and why.
+    """
+
+    rows: int
+    keys: int
+    missing: int
+    unfit: Sequence[tuple[Key, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

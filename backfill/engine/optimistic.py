@@ -103,7 +103,9 @@ def _is_due_with_lock(bench: Bench, held: Slice) -> bool:
 def _transform(bench: Bench, held: Slice, seen: Seen) -> tuple[Seen, list[Row], list[Outcome]]:
     """The rows that were done, as they were seen, and their outcomes."""
     made = seen.rows(bench)
-    if not made or bench.transform is None:
+    if bench.transform is None:
+        return seen, made, copied(bench, seen)
+    if not made:
         return seen, made, []
     with Beat(bench, held) as beat:
         outcomes = bench.transform(
@@ -114,6 +116,12 @@ def _transform(bench: Bench, held: Slice, seen: Seen) -> tuple[Seen, list[Row], 
             should_stop=beat.should_stop,
         )
     return seen.cut(held, len(outcomes)), made[: len(outcomes)], outcomes
+
+
+def copied(bench: Bench, seen: Seen) -> list[Outcome]:
+    """What is written where PostgreSQL has computed it as it was read."""
+    names = () if bench.reading is None else bench.reading.names
+    return [[dict(zip(names, values, strict=True))] for values in seen.values]
 
 
 def _commit(
@@ -134,7 +142,7 @@ def _commit(
         in_batch=True,
     ):
         step.begin("page")
-        now = batch.hold(bench, held, may_be_paused=not reading.takes)
+        now = batch.hold(bench, held, may_be_paused=not bench.writer.writes_rows)
         page, kept = take_unchanged(bench, reading, seen, outcomes)
         step.page = page
         step.begin("write")

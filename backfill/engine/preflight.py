@@ -34,19 +34,24 @@ class Preflight:
 
 
 def preflight(
-    conn: Connection, declaration: Declaration, *, arguments: Mapping[str, Any]
+    conn: Connection,
+    declaration: Declaration,
+    *,
+    arguments: Mapping[str, Any],
+    source_conn: Connection | None = None,
 ) -> Preflight:
     """Resolve the job's tables and refuse what cannot go well.
 
     Args:
         arguments: parameters by placeholder, for planning.
+        source_conn: to the source's database, where it is not the one that is written.
 
     Raises:
         ProjectError: a table, column or expression that PostgreSQL does not know.
         DeclarationError: a key or target that cannot serve.
         RefusedError: this role may not read or write what the job needs.
     """
-    subject, found = examine(conn, declaration, arguments=arguments)
+    subject, found = examine(conn, declaration, arguments=arguments, source_conn=source_conn)
     for finding in found.findings:
         if finding.severity is Severity.ERROR:
             raise finding.as_error()

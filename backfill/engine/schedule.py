@@ -20,6 +20,7 @@ import heapq
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, islice
@@ -31,6 +32,7 @@ from backfill.cron import Cron
 from backfill.engine.enqueue import Prepared, prepare, write_run
 from backfill.errors import BackfillError, RefusedError, UnreachableError, UsageError
 from backfill.events import Event
+from backfill.job import Options
 from backfill.job.declaration import Declaration
 from backfill.pg.connect import Connection, server_time, transaction
 from backfill.pg.ledger import Ledger, add_event
@@ -153,12 +155,17 @@ def upcoming(
 # --------------------------------------------------------------------------------- a leader's round
 
 
+#: Gives a connection to the source's database, where it is not the one that is written.
+SourceOf = Callable[[Declaration, Options], AbstractContextManager[Connection | None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """What one look at the schedules needs.
 
     Attributes:
         database: the ledger's name in the settings.
+        source: as Project.source.
         declare: a job by its name; imports the project's modules when it is first asked.
         now: by the database's clock.
     """
@@ -166,6 +173,7 @@ class Round:
     conn: Connection
     ledger: Ledger
     database: str
+    source: SourceOf
     declare: Callable[[str], Declaration]
     environ: Mapping[str, str]
     by: str
@@ -185,6 +193,7 @@ def tick(
     by: str,
     environ: Mapping[str, str] = os.environ,
     now: datetime | None = None,
+    source: SourceOf = lambda *_: nullcontext(),
 ) -> list[str]:
     """Take every tick that is due; returns the runs that were started. No transaction may be open.
 
@@ -198,6 +207,7 @@ def tick(
         conn=conn,
         ledger=ledger,
         database=database,
+        source=source,
         declare=declare,
         environ=environ,
         by=by,
@@ -312,18 +322,21 @@ def _start(
 def _prepare(this: Round, schedule: Schedule) -> Prepared:
     declaration = this.declare(schedule.job)
     options = declaration.options.replace_from_text(schedule.options)
-    if options.database != this.database:
+    home = declaration.home(options)
+    if home != this.database:
         raise RefusedError(
-            f"job {schedule.job} works on database {options.database} now, and this schedule is"
+            f"job {schedule.job} works on database {home} now, and this schedule is"
             f" kept in {this.database}"
         )
-    return prepare(
-        this.conn,
-        declaration,
-        params=declaration.params_from_json(schedule.params),
-        options=options,
-        environ=this.environ,
-    )
+    with this.source(declaration, options) as source_conn:
+        return prepare(
+            this.conn,
+            declaration,
+            params=declaration.params_from_json(schedule.params),
+            options=options,
+            environ=this.environ,
+            source_conn=source_conn,
+        )
 
 
 def _settle(

@@ -13,7 +13,7 @@ import psycopg
 from backfill.engine import batch, unlocked
 from backfill.engine.bench import Bench
 from backfill.engine.faults import RowsRefusedError
-from backfill.engine.optimistic import TRANSFORM_SECONDS, take_unchanged
+from backfill.engine.optimistic import TRANSFORM_SECONDS, copied, take_unchanged
 from backfill.engine.page import Page, page_bounds
 from backfill.engine.reading import Reading
 from backfill.engine.transform import Outcome
@@ -154,7 +154,9 @@ def _seen(bench: Bench, reading: Reading, held: Slice, rows: int) -> tuple[Seen,
     """Rows read without locks, and what became of them; nothing else is done with them twice."""
     seen = unlocked.read(bench, reading, held, rows)
     made = seen.rows(bench)
-    if not made or bench.transform is None:
+    if bench.transform is None:
+        return seen, copied(bench, seen)
+    if not made:
         return seen, []
     outcomes = bench.transform(
         seen.keys,
@@ -171,11 +173,14 @@ class _Look:
 
     def __init__(self, bench: Bench, keys: Sequence[Key]) -> None:
         self._bench, self._keys = bench, keys
-        self._columns = images.readable_columns(bench.conn, bench.source)
-        self._before = images.images(bench.conn, bench.keyset, self._columns, keys)
+        self._columns: list[str] = []
+        self._before: Mapping[Key, Image] = {}
         self._is_insert = isinstance(bench.declaration.target, Insert)
         self._told: list[str] = []
-        if self._is_insert:
+        if not self._is_insert:
+            self._columns = images.readable_columns(bench.conn, bench.source)
+            self._before = images.images(bench.conn, bench.keyset, self._columns, keys)
+        else:
             self._told = images.readable_columns(bench.conn, bench.writer.table)
             # RETURNING asks for the right to SELECT
             bench.writer.returning = images.texts(self._told) if self._told else None

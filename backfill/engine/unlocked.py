@@ -91,6 +91,8 @@ def read(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
 
 
 def _values(keyset: Keyset, reading: Reading) -> list[sql.Composable]:
+    if not reading.sealed:
+        return [*reading.values, sql.SQL("NULL")]
     return [*reading.values, unlocked.seal(keyset, reading.sealed)]
 
 

@@ -7,14 +7,13 @@ blocks inserts of its children, so it is used only where the write itself needs 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
 
 from backfill.engine.columns import copied_columns, row_lock
 from backfill.engine.faults import StopError
-from backfill.engine.lines import Line, groups
+from backfill.engine.lines import Line, Written, groups
 from backfill.engine.rows import query_of
 from backfill.job import Call, Delete, Insert, Update
 from backfill.job.declaration import Declaration, sql_fragment
@@ -26,23 +25,6 @@ from backfill.pg.query import ROWS
 from backfill.pg.values import Text, UnfitValueError, ValueTexts
 
 Values = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What a write did.
-
-    Attributes:
-        rows: rows that the statement reports.
-        keys: keys of the source whose write took effect.
-        missing: keys whose write reported nothing: a conflict skipped it, a trigger suppressed it.
-        unfit: keys whose values cannot be written at all, and why.
-    """
-
-    rows: int
-    keys: int
-    missing: int
-    unfit: Sequence[tuple[Key, str]] = ()
 
 
 class Writer:
@@ -83,12 +65,18 @@ class Writer:
 
     @property
     def is_python(self) -> bool:
-        """Whether rows come to Python; otherwise PostgreSQL computes from the keys alone."""
-        return self._declaration.kind in {"row", "batch"}
+        """Whether rows come through Python; otherwise PostgreSQL computes from the keys alone."""
+        across = self._declaration.target_database is not None
+        return across or self._declaration.kind in {"row", "batch"}
 
     @property
     def locks_rows(self) -> bool:
-        """Whether rows are locked before they are done; Call does nothing to them."""
+        """Whether rows are locked before they are done; not for Call, nor in another database."""
+        return not isinstance(self._target, Call) and self._declaration.target_database is None
+
+    @property
+    def writes_rows(self) -> bool:
+        """Whether anything of the user's is written; not for Call."""
         return not isinstance(self._target, Call)
 
     @property

@@ -60,6 +60,20 @@ class Declaration:
     doc: str
 
     @property
+    def target_database(self) -> str | None:
+        """The database that is written, where it is not the source's."""
+        return self.target.database if isinstance(self.target, Insert) else None
+
+    @property
+    def copies_across(self) -> bool:
+        """Whether PostgreSQL computes what is written, but in another database."""
+        return self.target_database is not None and self.kind in {"none", "sql"}
+
+    def home(self, options: Options) -> str:
+        """The database in which a run is recorded: the one that it writes."""
+        return self.target_database or options.database
+
+    @property
     def deletes_source(self) -> bool:
         """Whether rows of the source are moved, and not copied."""
         return isinstance(self.target, Insert) and self.target.delete_source
@@ -70,7 +84,20 @@ class Declaration:
         Raises:
             UsageError: the job cannot work with this option.
         """
-        lock = options.lock or ("optimistic" if isinstance(self.target, Call) else "skip")
+        across = self.target_database is not None
+        usual = "optimistic" if across or isinstance(self.target, Call) else "skip"
+        lock = options.lock or usual
+        if across and lock == "skip":
+            raise UsageError(
+                f"{self.name}: lock is 'skip', and rows of another database cannot be locked as"
+                " long as they are written",
+                remedy="Leave the option out.",
+            )
+        if across and isinstance(self.source, Query):
+            raise UsageError(
+                f"{self.name}: its source is a query, and its target is in another database",
+                remedy="Name a Table; an expression of Sql may read other tables.",
+            )
         if lock == "skip" and isinstance(self.target, Call):
             raise UsageError(
                 f"{self.name}: lock is 'skip', and Call locks nothing: a transaction would be open"
@@ -84,7 +111,7 @@ class Declaration:
                 " source is a query",
                 remedy="Leave the option out.",
             )
-        if lock == "optimistic" and self.kind not in {"row", "batch"}:
+        if lock == "optimistic" and self.kind not in {"row", "batch"} and not across:
             raise UsageError(
                 f"{self.name}: lock is 'optimistic', and PostgreSQL computes this job in one"
                 " statement, which has nothing to wait for",
@@ -279,7 +306,8 @@ def _described(target: Target) -> dict[str, object]:
                 "conflict": _listed(target.conflict),
             }
             # only where it is so: runs that began before there was such a thing go on
-            return described | ({"delete_source": True} if target.delete_source else {})
+            described |= {"delete_source": True} if target.delete_source else {}
+            return described | ({"database": target.database} if target.database else {})
         case Call():
             return {"kind": "call"}
         case _:

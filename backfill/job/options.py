@@ -45,7 +45,7 @@ class Options:
     """How a run works; a misspelt option is a TypeError.
 
     Attributes:
-        database: the name of a database in the project's settings.
+        database: the name of a database in the project's settings: the source's.
         batch_rows: rows a batch, 1 to 100,000; `auto`: what a batch's target time allows.
         target_batch_seconds: with `auto`, how long a batch should take, 0.001 to 0.5: what the rows
             that it meets have to wait.

@@ -240,11 +240,8 @@ def _check_whole(job_class: type) -> None:
                 'source = Table("users", where="left_at < now() - interval \'1 year\'").',
             )
         case Call() if kind not in {"row", "batch"}:
-            _refuse(
-                job_class,
-                "Call() needs a transform in Python, whose own effect is the point",
-                "Write def transform(self, row): announce(row.id). Its answer is ignored.",
-            )
+            right = "Write def transform(self, row): announce(row.id). Its answer is ignored."
+            _refuse(job_class, "Call() needs a transform in Python, whose effect counts", right)
     if kind == "row" and not isinstance(target, Insert):
         function = inspect.unwrap(getattr(transform, "__func__", transform))
         if inspect.isgeneratorfunction(function):
@@ -271,7 +268,8 @@ def _check_lock(job_class: type, source: Table | Query, target: Target, kind: Ki
             "lock='optimistic' compares a table's columns, and the source is a query",
             "Leave it out: a query's table is locked, and then the query is read again.",
         )
-    if lock == "optimistic" and kind not in {"row", "batch"}:
+    waits = kind in {"row", "batch"} or (isinstance(target, Insert) and target.database)
+    if lock == "optimistic" and not waits:
         _refuse(
             job_class,
             "lock='optimistic' has no meaning where PostgreSQL computes in one statement",
@@ -323,8 +321,14 @@ def _check_insert(job_class: type, source: Table | Query, target: Insert, sql: S
             f"Insert names {_listed(target.columns)}, and Sql names {_listed(sql.expressions)}",
             "Leave columns= out: the columns are those that Sql names.",
         )
-    own = source.table
-    if target.delete_source and own is None:
+    if target.database is not None and source.todo is not None:
+        _refuse(
+            job_class,
+            f"the todo is asked in the source's database, and the rows are in {target.database}",
+            "Leave it out, or write it as where=, for rows that are not to be copied.",
+        )
+    own = source.table if target.database is None else None
+    if target.delete_source and source.table is None:
         _refuse(
             job_class,
             "delete_source=True deletes rows of a table, and the query names none",

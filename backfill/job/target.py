@@ -57,6 +57,8 @@ class Insert(Target):
             same name.
         conflict: the columns whose unique index decides what "there already" means; None: any
             for `skip`, the target's primary key for `update`.
+        database: the name, in the project's settings, of the database that the table is in, and the
+            run's ledger with it; None: the one that the source is in.
         delete_source: delete what was inserted from the source, in the same transaction.
     """
 
@@ -64,6 +66,7 @@ class Insert(Target):
     on_conflict: OnConflict
     columns: tuple[str, ...] | None
     conflict: tuple[str, ...] | None
+    database: str | None
     delete_source: bool
 
     def __init__(
@@ -73,6 +76,7 @@ class Insert(Target):
         on_conflict: OnConflict,
         columns: Sequence[str] | None = None,
         conflict: Sequence[str] | None = None,
+        database: str | None = None,
         delete_source: bool = False,
     ) -> None:
         """Declare the table and what a conflict means.
@@ -91,6 +95,8 @@ class Insert(Target):
                 "Insert(...): conflict= has no meaning with on_conflict='error'",
                 remedy='Leave conflict out, or write on_conflict="skip" or "update".',
             )
+        if database is not None:
+            _check_across(database, on_conflict, delete_source=delete_source)
         if delete_source and on_conflict == "skip":
             raise DeclarationError(
                 "Insert(...): delete_source=True with on_conflict='skip' would have to tell which"
@@ -111,7 +117,28 @@ class Insert(Target):
             "conflict",
             None if conflict is None else column_names("Insert", "conflict", conflict),
         )
+        keep(self, "database", database)
         keep(self, "delete_source", bool(delete_source))
+
+
+def _check_across(database: object, on_conflict: OnConflict, *, delete_source: bool) -> None:
+    """What cannot be promised where source and target share no transaction."""
+    if not isinstance(database, str) or not database.strip():
+        raise DeclarationError(
+            f"Insert(...): database is {database!r}",
+            remedy='Write the name of a database in the project\'s settings: database="archive".',
+        )
+    if delete_source:
+        raise DeclarationError(
+            "Insert(...): delete_source=True needs one transaction, and database= makes it two",
+            remedy="Move in two runs: copy, then delete what was verified to be there.",
+        )
+    if on_conflict == "update":
+        raise DeclarationError(
+            "Insert(...): on_conflict='update' with database= could overwrite a newer row: rows are"
+            " read without locks, and the application may have written the target since",
+            remedy='Write on_conflict="skip": what is there already is at least as new.',
+        )
 
 
 @dataclass(frozen=True, slots=True)

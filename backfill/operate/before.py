@@ -7,13 +7,13 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from backfill.clock import SystemClock
-from backfill.engine.bench import make_bench
 from backfill.engine.check import Report, check
 from backfill.engine.checks.scene import count_matching
 from backfill.engine.checks.subject import examine
 from backfill.engine.dryrun import DryRun, dry_run
 from backfill.engine.enqueue import prepare
 from backfill.engine.pace import Pace
+from backfill.engine.setup import make_bench
 from backfill.engine.trial import NAME
 from backfill.errors import LedgerError, RefusedError
 from backfill.job import Delete, Insert, Options, Update
@@ -42,7 +42,8 @@ def check_job(
     """
     declaration.complete_params(params)
     job = bind(declaration.job_class, params, environ=project.environ)
-    with closing(connect(project.settings.database(options.database).url)) as conn:
+    home = project.settings.database(declaration.home(options))
+    with closing(connect(home.url)) as conn, project.source(declaration, options) as source_conn:
         ledger: Ledger | LedgerError
         try:
             ledger = open_ledger(conn, schema=project.settings.schema)
@@ -54,6 +55,7 @@ def check_job(
             arguments=declaration.sql_arguments(job),
             options=options,
             ledger=ledger,
+            source_conn=source_conn,
         )
 
 
@@ -82,14 +84,21 @@ def dry_run_job(
             " cannot be rolled back",
             remedy="Give --with-effects to let it happen for the rows that are tried.",
         )
-    url = project.settings.database(options.database).url
-    with closing(connect(url)) as conn:
+    url = project.settings.database(declaration.home(options)).url
+    with closing(connect(url)) as conn, project.source(declaration, options) as source_conn:
         prepared = prepare(
-            conn, declaration, params=params, options=options, environ=project.environ
+            conn,
+            declaration,
+            params=params,
+            options=options,
+            environ=project.environ,
+            source_conn=source_conn,
         )
         job = bind(declaration.job_class, params, environ=project.environ)
-        subject, _ = examine(conn, declaration, arguments=declaration.sql_arguments(job))
-        matching = None if subject is None else count_matching(conn, subject)
+        subject, _ = examine(
+            conn, declaration, arguments=declaration.sql_arguments(job), source_conn=source_conn
+        )
+        matching = None if subject is None else count_matching(source_conn or conn, subject)
     clock = SystemClock()
     bench = make_bench(
         lambda: connect(url),
@@ -101,8 +110,9 @@ def dry_run_job(
         pace=Pace(clock, options),
         environ=project.environ,
         is_trial=True,
+        connect_source=project.connects_source(declaration, options),
     )
-    with closing(bench.conn):
+    with closing(bench):
         return dry_run(
             bench, rows=rows, shown=shown, matching=matching, warnings=prepared.found.warnings
         )

@@ -72,7 +72,7 @@ def _finish(project: Project, desk: Desk, run: Run, *, by: str) -> Run:
         project,
         declaration,
         params=declaration.params_from_json(run.params),
-        options=declaration.options.replace_from_text({"database": desk.database}),
+        options=declaration.options.replace_from_text({"database": run.options["database"]}),
         by=by,
     )
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from backfill.engine import control, lifecycle
 from backfill.engine.preflight import preflight
 from backfill.errors import ProjectError, RefusedError
+from backfill.job import Options
 from backfill.job.declaration import Declaration, bind
 from backfill.model import PauseCause, RunState
 from backfill.operate.onward import go_on, still_paused
@@ -71,7 +72,14 @@ def retry(project: Project, desk: Desk, run: Run, *, by: str) -> Told:
             declaration.params_from_json(run.params),
             environ=project.environ,
         )
-        found = preflight(desk.conn, declaration, arguments=declaration.sql_arguments(job))
+        options = Options.from_json(run.options)
+        with project.source(declaration, options) as source_conn:
+            found = preflight(
+                desk.conn,
+                declaration,
+                arguments=declaration.sql_arguments(job),
+                source_conn=source_conn,
+            )
         relation, columns = found.relation, found.columns
     lifecycle.retry(desk.conn, desk.ledger, run.id, by=by, relation=relation, columns=columns)
     return Told(lines=(f"{run.id} goes on where it stopped",)).then(

@@ -43,7 +43,7 @@ class Kept:
         try:
             self.bench.job.teardown()
         finally:
-            self.bench.conn.close()
+            self.bench.close()
             self.desk.conn.close()
 
 
@@ -102,7 +102,7 @@ class Benches(threading.local):
     def _is_current(kept: Kept) -> bool:
         """True when it serves; changed options are taken over in place."""
         bench = kept.bench
-        if bench.conn.closed:
+        if bench.conn.closed or bench.reader.closed:
             return False
         found = get_run(bench.conn, bench.ledger, bench.run.id)
         if found.fingerprint != bench.run.fingerprint:

@@ -139,6 +139,7 @@ class Reconciler:
             ledger,
             database=database,
             declare=self._project.declaration,
+            source=self._project.source,
             environ=self._project.environ,
             by=self.name,
         )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -25,10 +26,11 @@ from psycopg import sql
 from backfill.clock import Clock, SystemClock
 from backfill.engine import lifecycle
 from backfill.engine.begin import begin
-from backfill.engine.bench import Bench, Probe, make_bench, no_probe
+from backfill.engine.bench import Bench, Probe, no_probe
 from backfill.engine.enqueue import create_run
 from backfill.engine.here import Crew
 from backfill.engine.pace import Pace
+from backfill.engine.setup import make_bench
 from backfill.job import Job, Options
 from backfill.job.declaration import declaration_of
 from backfill.model import Counts, PauseCause
@@ -166,10 +168,15 @@ class Outcome:
 
 
 class Worksite:
-    """A database with the ledger in it, and the means to work runs there."""
+    """A database with the ledger in it, and the means to work runs there.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        source_url: of the database that rows are copied from, where it is another.
+    """
+
+    def __init__(self, url: str, *, source_url: str | None = None) -> None:
         self.url = url
+        self.source_url = source_url
         self.conn: Connection = connect(url)
         self.ledger = open_ledger(self.conn, schema="backfill")
 
@@ -211,15 +218,21 @@ class Worksite:
 
     def enqueue(self, job: type[Job], *, options: Options | None = None, **params: object) -> Run:
         """Check the job and write a queued run."""
-        run, _ = create_run(
-            self.conn,
-            self.ledger,
-            declaration_of(job),
-            params=params,
-            options=options,
-            executor="local",
-            by="the test",
-        )
+        source_conn = None if self.source_url is None else connect(self.source_url)
+        try:
+            run, _ = create_run(
+                self.conn,
+                self.ledger,
+                declaration_of(job),
+                params=params,
+                options=options,
+                executor="local",
+                by="the test",
+                source_conn=source_conn,
+            )
+        finally:
+            if source_conn is not None:
+                source_conn.close()
         return run
 
     def bench(
@@ -254,6 +267,7 @@ class Worksite:
             pace=pace or Pace(clock, Options.from_json(run.options)),
             stopping=stopping,
             max_slots=max_slots,
+            connect_source=None if self.source_url is None else partial(connect, self.source_url),
         )
         bench.probe = probe
         return bench
@@ -263,7 +277,7 @@ class Worksite:
         run = self.enqueue(job, options=options, **params)
         bench = self.bench(job, run)
         assert begin(bench).state == "running"
-        bench.conn.close()
+        bench.close()
         return run
 
     @contextmanager

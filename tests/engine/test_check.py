@@ -218,7 +218,7 @@ def scene(site: Worksite) -> Scene:
 def scene_of(site: Worksite, job: type[Job], options: Options = OPTIONS) -> Scene:
     subject, refused = examine(site.conn, declaration_of(job), arguments={})
     assert subject is not None, refused.findings
-    scene = read_scene(site.conn, subject, options, is_plannable=True)
+    scene = read_scene(site.conn, subject, options, is_plannable=True, reader=site.conn)
     return replace(scene, server=replace(scene.server, idle_slots=[], free_connections=90))
 
 

@@ -25,7 +25,8 @@ from psycopg.types.json import Json, Jsonb
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from backfill.engine.write import Values, Writer, Written
+from backfill.engine.lines import Written
+from backfill.engine.write import Values, Writer
 from backfill.job import Job, Table, Update
 from backfill.job.declaration import declaration_of
 from backfill.model import Key

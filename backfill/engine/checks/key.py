@@ -122,6 +122,8 @@ def check_mutable_key(declaration: Declaration, key: Key) -> Iterator[Finding]:
         f"{declaration.job_class.__name__} has no todo: its key ({', '.join(key)}) must not change"
         " while it runs, and rows that commit late behind the cursor cannot be found again",
         why="Only the cursor tells what is done, and it follows the key.",
-        remedy='Give the source a todo (`todo="new IS NULL"`), or be sure that nobody changes the'
+        remedy="Be sure that nobody changes the key; copy what is new in a second run."
+        if declaration.target_database is not None
+        else 'Give the source a todo (`todo="new IS NULL"`), or be sure that nobody changes the'
         " key.",
     )

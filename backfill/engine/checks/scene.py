@@ -78,40 +78,44 @@ class Scene:
 
 
 def read_scene(
-    conn: Connection, subject: Subject, options: Options, *, is_plannable: bool
+    conn: Connection,
+    subject: Subject,
+    options: Options,
+    *,
+    is_plannable: bool,
+    reader: Connection,
 ) -> Scene:
     """Look at everything; reads the catalog, plans statements, and counts where that is cheap.
 
     Args:
+        reader: to the source's database; what is said of the server is of the one that is written.
         is_plannable: False: the job's statements were refused, so nothing is counted or planned.
     """
     declaration = subject.declaration
     event = {Insert: "INSERT", Delete: "DELETE"}.get(type(declaration.target), "UPDATE")
-    tables = {
-        oid: table_facts(conn, oid, name=name, event=done)
-        for oid, name, done in (
-            (
-                subject.source.oid,
-                subject.source.qualified,
-                "DELETE" if declaration.deletes_source else event,
-            ),
-            (subject.target.oid, subject.target.qualified, event),
-        )
-    }
+    source = table_facts(
+        reader,
+        subject.source.oid,
+        name=subject.source.qualified,
+        event="DELETE" if declaration.deletes_source else event,
+    )
+    target = source
+    if subject.target is not subject.source:
+        target = table_facts(conn, subject.target.oid, name=subject.target.qualified, event=event)
     return Scene(
         subject=subject,
         options=options,
-        source=tables[subject.source.oid],
+        source=source,
         effects=[
-            *_effects(subject, tables[subject.target.oid]),
+            *_effects(subject, target),
             *(
-                [Effect(table=tables[subject.source.oid], events=["DELETE"], columns=None)]
+                [Effect(table=source, events=["DELETE"], columns=None)]
                 if declaration.deletes_source
                 else []
             ),
         ],
-        matching=count_matching(conn, subject) if is_plannable else None,
-        page=page_plan(conn, subject, slice_rows=options.slice_rows) if is_plannable else None,
+        matching=count_matching(reader, subject) if is_plannable else None,
+        page=page_plan(reader, subject, slice_rows=options.slice_rows) if is_plannable else None,
         server=server(conn),
         long_transactions=open_transactions(conn, seconds=LONG_SECONDS),
         role=conn.info.user,

@@ -36,6 +36,7 @@ def check_statements(
     columns: tuple[str, ...],
     removal: Removal | None,
     tables: Collection[int],
+    source_conn: Connection,
 ) -> Iterator[Finding]:
     """Let PostgreSQL plan the page and the write.
 
@@ -44,6 +45,7 @@ def check_statements(
         columns: what Python computes, as far as it is known.
         removal: what deletes the rows that were moved.
         tables: oids of the source and the target.
+        source_conn: to the source's database.
     """
     width = len(keyset.columns)
     empty = {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
@@ -65,12 +67,13 @@ def check_statements(
     if removal is not None:
         statements.append((f"{name}.target", removal.statement, empty))
     for what, statement, extra in statements:
-        refusal = _refusal(conn, statement, {**arguments, **extra})
+        where = source_conn if statement is page else conn
+        refusal = _refusal(where, statement, {**arguments, **extra})
         if refusal is None:
             continue
         told = refusal.diag.message_primary
         if isinstance(refusal, psycopg.errors.LockNotAvailable):
-            by = who_locks(conn, tables)
+            by = who_locks(where, tables)
             yield error(
                 "table-locked",
                 f"{what}: a lock keeps every batch out{f': {by}' if by else ''}",
@@ -83,7 +86,7 @@ def check_statements(
                 "not-permitted",
                 f"{what}: {told}",
                 why="The run would pause at its first batch.",
-                remedy=f"Grant role {conn.info.user} what it needs"
+                remedy=f"Grant role {where.info.user} what it needs"
                 f"{f' ({writer.lock} needs UPDATE on the source)' if writer.locks_rows else ''}.",
             )
         else:

@@ -87,7 +87,7 @@ class Subject:
     @property
     def python_columns(self) -> tuple[str, ...] | None:
         """Those that a Python transform is given; None when PostgreSQL computes."""
-        if not self.writer.is_python:
+        if self.declaration.kind not in {"row", "batch"}:
             return None
         return read_columns(self.declaration, self.read, self.key)
 
@@ -98,24 +98,29 @@ class Subject:
 
 
 def examine(
-    conn: Connection, declaration: Declaration, *, arguments: Mapping[str, Any]
+    conn: Connection,
+    declaration: Declaration,
+    *,
+    arguments: Mapping[str, Any],
+    source_conn: Connection | None = None,
 ) -> tuple[Subject | None, Found]:
     """Resolve a job's tables and find what makes a run impossible.
 
     Args:
         arguments: parameters by placeholder, for planning.
+        source_conn: to the source's database, where it is not the one that is written.
 
     Returns:
         The subject, None where it could not be resolved; what was found, in order. What depends on
         a part that is wrong is not looked at.
     """
-    found = Found()
+    found, reader = Found(), source_conn or conn
     name = declaration.job_class.__name__
     source: Relation | None = None
     target: Relation | None = None
     read: Relation | None = None
     with found.refused("source-missing", why="The rows are taken from this table."):
-        source = catalog.relation(conn, table_of(declaration), used_by=f"{name}.source")
+        source = catalog.relation(reader, table_of(declaration), used_by=f"{name}.source")
         found.findings += check_kind(declaration, source)
     if isinstance(declaration.target, Insert):
         with found.refused("target-missing", why="The rows are written into this table."):
@@ -125,12 +130,12 @@ def examine(
     if source is None or target is None or found.has_errors:
         return None, found
     with found.refused("query-not-runnable", why="It gives the rows."):
-        read = read_relation(conn, declaration, source, arguments)
+        read = read_relation(reader, declaration, source, arguments)
     if read is None:
         return None, found
     subject = _resolve(declaration, arguments, source, target, read=read, found=found)
     if subject is not None and source.has_children:
-        inheriting = catalog.children(conn, source, used_by=f"{name}.source")
+        inheriting = catalog.children(reader, source, used_by=f"{name}.source")
         found.findings += check_children(declaration, source, subject.key, inheriting)
     if subject is not None and not found.has_errors:
         found.findings += check_statements(
@@ -142,6 +147,7 @@ def examine(
             columns=subject.columns,
             removal=subject.removal,
             tables={source.oid, target.oid},
+            source_conn=reader,
         )
     return subject, found
 

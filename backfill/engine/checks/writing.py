@@ -82,7 +82,8 @@ def check_insert(
                     refusal=DeclarationError,
                 )
             )
-    if target.oid == source.oid and declaration.source.todo is None:
+    is_own = target.oid == source.oid and insert.database is None
+    if is_own and declaration.source.todo is None:
         found.findings.append(
             error(
                 "insert-endless",
@@ -92,7 +93,7 @@ def check_insert(
                 remedy="Give the source a todo that excludes the new rows.",
             )
         )
-    elif target.oid == source.oid and insert.delete_source:
+    elif is_own and insert.delete_source:
         found.findings.append(
             error(
                 "moves-into-itself",
