@@ -38,7 +38,7 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | batch.failed | one transaction was rolled back | run, slice, epoch, error, attempt |
 | batch.resized | the next batches have another size | run, slice, rows, was, reason |
 | batch.yielded | another session waited for a lock of ours: it went first | run, slice, seconds |
-| slice.placed | the frontier moved | run, slice, upto |
+| slice.placed | the frontier moved | run, slice |
 | slice.not_placed | the table is locked: the next look finds the frontier | run, error |
 | slice.taken | a slice was leased | run, slice, epoch, slot |
 | slice.returned | the holder gave it back | run, slice, why |
@@ -59,7 +59,8 @@ All of these are rows of the ledger and lines of the log. The rest are lines of 
 | hook.failed | a job's teardown raised something; nothing waits for it | run, hook, error |
 | database.unreachable | a connection was lost, or not to be had | error |
 
-Row values, DETAIL and URLs are never fields: they would end up in logs.
+Row values, DETAIL and URLs are never fields: they would end up in logs. Keys are row values, too:
+`without_keys` takes them away wherever an event leaves the ledger.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
+
+#: What stands in the reason of a failure before the keys that it names.
+NAMING_KEYS = "; for example"
 
 
 class Event(StrEnum):
@@ -138,3 +143,12 @@ LEVELS: Mapping[Event, int] = {
     Event.SIGNAL_OFF: logging.WARNING,
     Event.STOP_ALL: logging.WARNING,
 }
+
+
+def without_keys(event: str, detail: Mapping[str, Any]) -> dict[str, Any]:
+    """An event's fields as they may leave the ledger: for a log, for Redis, for a page."""
+    if event == Event.RUN_BEGUN:
+        return {name: value for name, value in detail.items() if name != "horizon"}
+    if event == Event.RUN_FAILED:
+        return {**detail, "reason": str(detail.get("reason", "")).partition(NAMING_KEYS)[0]}
+    return dict(detail)

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 from backfill.errors import ProjectError
 
+_POSTGRES_EXAMPLE = "postgresql://user@host:5432/database"
+_REDIS_EXAMPLE = "redis://host:6379/0"
+_HTTP_EXAMPLE = "http://host:9090"
 _POSTGRES_SCHEME = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
 _REDIS_SCHEME = re.compile(r"(redis|rediss|unix)://", re.IGNORECASE)
 _HTTP_SCHEME = re.compile(r"https?://", re.IGNORECASE)
@@ -41,10 +44,11 @@ class UrlVariable:
         Raises:
             ProjectError: the variable is missing or holds no URL of PostgreSQL.
         """
-        raw = self._required("postgresql://user@host:5432/database")
+        raw = self._required(_POSTGRES_EXAMPLE)
         scheme = _POSTGRES_SCHEME.match(raw)
         if scheme is None:
-            raise self._no_url("postgresql://")
+            raise self._no_url("that starts with postgresql://", _POSTGRES_EXAMPLE)
+        self._check_ports(raw, _POSTGRES_EXAMPLE)
         return f"postgresql://{raw[scheme.end() :]}"
 
     def redis(self) -> str:
@@ -53,9 +57,16 @@ class UrlVariable:
         Raises:
             ProjectError: the variable is missing or holds no URL of Redis.
         """
-        raw = self._required("redis://host:6379/0")
-        if _REDIS_SCHEME.match(raw) is None:
-            raise self._no_url("redis://, rediss:// or unix://")
+        raw = self._required(_REDIS_EXAMPLE)
+        scheme = _REDIS_SCHEME.match(raw)
+        if scheme is None:
+            raise self._no_url("that starts with redis://, rediss:// or unix://", _REDIS_EXAMPLE)
+        if scheme[1].lower() != "unix":
+            self._check_ports(raw, _REDIS_EXAMPLE)
+            # one client would take database 0 for it, another raise an error of its own
+            path = re.split(r"[?#]", raw[scheme.end() :].partition("/")[2], maxsplit=1)[0]
+            if re.fullmatch(r"[0-9]*", path, re.ASCII) is None:
+                raise self._no_url("whose database is a number", _REDIS_EXAMPLE)
         return raw
 
     def http(self) -> str:
@@ -64,9 +75,10 @@ class UrlVariable:
         Raises:
             ProjectError: the variable is missing or holds no http or https URL.
         """
-        raw = self._required("http://host:9090")
+        raw = self._required(_HTTP_EXAMPLE)
         if _HTTP_SCHEME.match(raw) is None:
-            raise self._no_url("http:// or https://")
+            raise self._no_url("that starts with http:// or https://", _HTTP_EXAMPLE)
+        self._check_ports(raw, _HTTP_EXAMPLE)
         return raw
 
     def _required(self, example: str) -> str:
@@ -77,10 +89,22 @@ class UrlVariable:
             )
         return self.raw
 
-    def _no_url(self, starts: str) -> ProjectError:
+    def _check_ports(self, raw: str, example: str) -> None:
+        authority = re.split(r"[/?#]", raw.partition("://")[2], maxsplit=1)[0]
+        for host in authority.rpartition("@")[2].split(","):
+            port = re.fullmatch(r"(?:\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?", host, re.ASCII)
+            if port is None or not 0 < int(port[1] or 1) < 65_536:
+                raise self._no_url(
+                    "whose port is a number from 1 to 65535",
+                    example,
+                    " In a password, write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25.",
+                )
+
+    def _no_url(self, which: str, example: str, more: str = "") -> ProjectError:
+        # nothing of it is quoted: any part may be a password
         return ProjectError(
-            f"the environment variable {self.name} holds no URL that starts with {starts}"
-            f" (named in {self.named_in})"
+            f"the environment variable {self.name} holds no URL {which} (named in {self.named_in})",
+            remedy=f"Write it like {example}.{more}",
         )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import traceback
 from collections.abc import Callable
 
 import click
 
 from backfill.errors import ExitCode, as_told
+
+#: Of a line that somebody is shown; what they typed may be of any length.
+_LONGEST_LINE = 1000
 
 
 def guarded(call: Callable[[], object], *, debug: bool) -> int:
@@ -19,12 +23,11 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
     """
     try:
         result = call()
-    except click.UsageError as error:
-        error.show()
-        return int(ExitCode.USAGE)
     except click.ClickException as error:
-        error.show()
-        return int(ExitCode.FAILED)
+        written = io.StringIO()
+        error.show(written)
+        click.echo(shown(written.getvalue().rstrip()), err=True)
+        return int(ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return int(ExitCode.INTERRUPTED)
@@ -33,8 +36,27 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
         if debug:
             traceback.print_exception(error)
         told = as_told(error)
-        click.echo(f"error: {told.message}", err=True)
+        click.echo(f"error: {shown(told.message)}", err=True)
         if told.remedy:
-            click.echo(told.remedy, err=True)
+            click.echo(shown(told.remedy), err=True)
         return int(told.exit_code)
     return result if isinstance(result, int) else int(ExitCode.DONE)
+
+
+def shown(text: str) -> str:
+    """Text that may quote what somebody typed, as a terminal may show it.
+
+    Control characters and what turns the direction of writing are escaped: they would move the
+    cursor, or hide a part of the line. A line that is too long to be read is cut.
+    """
+    return "\n".join(map(_shown_line, text.split("\n")))
+
+
+def _shown_line(line: str) -> str:
+    if len(line) > _LONGEST_LINE:
+        # what is wrong with it stands behind what was typed
+        head, tail = line[: _LONGEST_LINE // 2], line[-_LONGEST_LINE // 2 :]
+        line = f"{head} … ({len(line) - _LONGEST_LINE:,} characters) … {tail}"
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in line
+    )

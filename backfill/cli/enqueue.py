@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
 from backfill.cli.options import Assignment, collected, job_options, overrides, yes_option
@@ -41,6 +43,8 @@ def enqueue(
     """Enqueue a run of a job for the workers, and print its id."""
     if timeout is not None and not wait:
         raise UsageError("--timeout says how long to wait", remedy="Give --wait with it.")
+    if timeout is not None and math.isnan(timeout):
+        raise UsageError("--timeout nan is no number of seconds", remedy="Give one, such as 600.")
     given = overrides(
         settings,
         rate=rate,

@@ -13,6 +13,7 @@ import click
 
 from backfill.cli.boundary import guarded
 from backfill.cli.session import Session
+from backfill.errors import UsageError
 
 #: In the order in which one meets them: name → module and function.
 _COMMANDS = {
@@ -107,11 +108,28 @@ class RootGroup(click.Group):
         sys.exit(
             guarded(
                 lambda: super(RootGroup, self).main(
-                    given, prog_name, complete_var, standalone_mode=False, **extra
+                    _legible(given), prog_name, complete_var, standalone_mode=False, **extra
                 ),
                 debug=debug,
             )
         )
+
+
+def _legible(words: list[str]) -> list[str]:
+    """The words; neither PostgreSQL nor JSON keeps what is no text.
+
+    Raises:
+        UsageError: bytes that are no UTF-8, of which Python makes halves of surrogate pairs, or NUL
+            from a program that calls this one in its own process.
+    """
+    for word in words:
+        if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
+            raise UsageError(
+                f"{word!r} is no text in UTF-8",
+                remedy="Set the locale of the terminal to one of UTF-8. A folder whose name is"
+                " written otherwise can be entered with cd.",
+            )
+    return words
 
 
 @click.group(

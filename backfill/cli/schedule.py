@@ -91,7 +91,11 @@ def add(
     from backfill.engine import schedule as schedules
     from backfill.engine.enqueue import person
 
-    when = datetime.fromisoformat(at) if at is not None else Cron.parse(cron or "", zone or "UTC")
+    when = (
+        datetime.fromisoformat(at)
+        if at is not None
+        else Cron.parse(cron or "", "UTC" if zone is None else zone)
+    )
     options = overrides(settings, database=database)
     declaration = session.project.declaration(job)
     chosen = declaration.options.replace_from_text(options)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backfill.cli.boundary import shown
 from backfill.cli.options import yes_option
 from backfill.cli.session import Session, pass_session
 from backfill.cli.tell import tell
@@ -29,11 +30,16 @@ def stop_all(session: Session, reason: str | None, yes: bool) -> int:
     from backfill import operate
     from backfill.engine.enqueue import person
 
+    is_any_stopped = False
+
     def stop(desk: Desk) -> None:
+        nonlocal is_any_stopped
         tell(operate.stop_all(desk, reason=reason, by=person()))
+        is_any_stopped = True
 
     code = _everywhere(session, stop, yes=yes)
-    click.echo("they go on with `backfill start-all`", err=True)
+    if is_any_stopped:
+        click.echo("they go on with `backfill start-all`", err=True)
     return code
 
 
@@ -65,9 +71,9 @@ def _everywhere(session: Session, act: Callable[[Desk], None], *, yes: bool) -> 
         except Exception as error:  # noqa: BLE001
             told = as_told(error)
             failures.append(told)
-            click.echo(f"error: {database}: {told.message}", err=True)
+            click.echo(shown(f"error: {database}: {told.message}"), err=True)
             if told.remedy:
-                click.echo(told.remedy, err=True)
+                click.echo(shown(told.remedy), err=True)
     if any(isinstance(failure, UnreachableError) for failure in failures):
         return ExitCode.UNREACHABLE
     return failures[0].exit_code if failures else ExitCode.DONE

@@ -29,9 +29,6 @@ from backfill.pg.samples import delete_samples
 
 #: How often the completion check may send slices back before the run fails.
 MOST_PASSES = 3
-#: What comes before keys in the reason of a failure, which is told outside of the house up to here:
-#: keys are values of rows.
-NAMING_KEYS = "; for example"
 #: What ends the pause of the red button.
 START_ALL = "`backfill start-all`"
 

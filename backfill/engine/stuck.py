@@ -6,6 +6,7 @@ from psycopg import sql
 
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
+from backfill.events import NAMING_KEYS
 from backfill.model import RunState
 from backfill.pg.connect import READ_LIMITS, transaction
 from backfill.pg.keyset import key_arrays
@@ -50,7 +51,7 @@ def fail_if_stuck(bench: Bench) -> None:
         bench.ledger,
         run.id,
         reason=f"for {row[0]:.0f} s no deferred row could be locked"
-        f"{lifecycle.NAMING_KEYS} {', '.join('/'.join(key) for key in keys)}, held by"
+        f"{NAMING_KEYS} {', '.join('/'.join(key) for key in keys)}, held by"
         f" {_holders(bench, keys)}",
         by=bench.holder,
     )

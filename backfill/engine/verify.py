@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
 from backfill.engine.faults import NotAllowedError, StaleEpochError
-from backfill.events import Event
+from backfill.events import NAMING_KEYS, Event
 from backfill.model import Key, RunState, SlicePhase
 from backfill.pg import slices
 from backfill.pg.connect import READ_LIMITS, transaction
@@ -73,7 +73,7 @@ def verify(bench: Bench, held: Slice) -> Verdict:
             held.run,
             reason=f"slice {held.number}: {remaining} rows still match the todo after"
             f" {lifecycle.MOST_PASSES + 1} passes, and only {left} of them were left on purpose"
-            f"{lifecycle.NAMING_KEYS} {', '.join('/'.join(key) for key in examples)}. Does the"
+            f"{NAMING_KEYS} {', '.join('/'.join(key) for key in examples)}. Does the"
             " write make the todo false, and does nothing undo it?",
             by=bench.holder,
         )

@@ -206,7 +206,7 @@ def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
         except psycopg.errors.LockNotAvailable as error:  # the table is locked: look again later
             log.warning(Event.SLICE_NOT_PLACED, run=bench.run.id, error=type(error).__name__)
         if held is not None:
-            log.debug(Event.SLICE_PLACED, run=held.run, slice=held.number, upto=held.upto)
+            log.debug(Event.SLICE_PLACED, run=held.run, slice=held.number)
     if held is not None:
         log.debug(Event.SLICE_TAKEN, run=held.run, slice=held.number, epoch=held.epoch, slot=slot)
     return held

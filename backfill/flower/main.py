@@ -38,9 +38,11 @@ def start(project: Project, flags: Sequence[str], *, say: Callable[[str], None])
 
     Raises:
         UsageError: a flag that Flower does not know, or a wrong value.
-        ProjectError: the project names no Redis.
+        ProjectError: the project names no Redis, or a database whose variable is not set.
         RefusedError: the address cannot be listened on.
     """
+    for database in project.settings.databases.values():
+        _ = database.url  # a missing variable is said now, not on every page
     capp = make_app(project)
     _set_options(project, flags)
     house = House(project)
@@ -72,9 +74,31 @@ def _set_options(project: Project, flags: Sequence[str]) -> None:
         command.apply_env_options()
         command.apply_options("backfill flower", given)
     except (OptionError, ValueError) as error:
-        raise UsageError(f"Flower: {error}", remedy="See `backfill flower --help`.") from error
+        raise UsageError(
+            f"Flower: {_misfit(given)}{error}", remedy="See `backfill flower --help`."
+        ) from error
+    for login in options.basic_auth or ():
+        if not all(login.partition(":")[::2]):
+            # Flower would listen, and let nobody in
+            raise UsageError(
+                "--basic-auth takes a user and a password, with a colon between them",
+                remedy="Write FLOWER_BASIC_AUTH=ann:secret, several with commas between them.",
+            )
     command.extract_settings()
     command.setup_logging()
+
+
+def _misfit(given: Sequence[str]) -> str:
+    """The flag whose value cannot be read, which the error of Flower's parser does not name."""
+    for word in given:
+        name, _, value = word.lstrip("-").partition("=")
+        option = options._options.get(options._normalize_name(name))
+        try:
+            if option is not None and value:
+                option.parse(value)
+        except (OptionError, ValueError):
+            return f"--{name}: "
+    return ""
 
 
 def _normalised(flags: Sequence[str]) -> list[str]:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from backfill.errors import BackfillError
+from backfill.events import without_keys
 from backfill.flower.house import House
 from backfill.flower.series import series
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import open_quarantine, quarantined_rows
 from backfill.pg.schedules import Schedule
 from backfill.watch.gallery import Gallery
-from backfill.watch.picture import Overview, Picture, without_keys
+from backfill.watch.picture import Overview, Picture
 from backfill.watch.progress import utc
 
 #: Runs that an overview lists, live ones first.
@@ -155,9 +156,9 @@ def _events(picture: Picture) -> list[dict[str, Any]]:
             "at": utc(one.at),
             "name": one.name,
             "caused_by": one.caused_by,
-            "detail": dict(one.detail),
+            "detail": without_keys(one.name, one.detail),
         }
-        for one in map(without_keys, reversed(picture.events))
+        for one in reversed(picture.events)
     ]
 
 

@@ -19,7 +19,7 @@ from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from backfill.errors import LedgerError, UsageError
-from backfill.events import LEVELS, Event
+from backfill.events import LEVELS, Event, without_keys
 from backfill.model import LIVE, Counts, Key, RunState
 from backfill.pg.columns import columns_of
 from backfill.pg.connect import Connection
@@ -246,8 +246,12 @@ def add_event(
     caused_by: str,
     **detail: object,
 ) -> None:
-    """Record an event, and log it; in the transaction of the change that it tells of, if any."""
-    log.log(LEVELS.get(event, logging.INFO), event, run=run, caused_by=caused_by, **detail)
+    """Record an event, and log it; in the transaction of the change that it tells of, if any.
+
+    The keys that it names are in the ledger alone: a key is a row's value, and logs go far.
+    """
+    level = LEVELS.get(event, logging.INFO)
+    log.log(level, event, run=run, caused_by=caused_by, **without_keys(event, detail))
     conn.execute(
         ledger.q("INSERT INTO {s}.event (run, name, caused_by, detail) VALUES (%s, %s, %s, %s)"),
         [run, str(event), caused_by, Jsonb(detail)],

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from backfill.engine.lifecycle import NAMING_KEYS
 from backfill.errors import UsageError
-from backfill.events import Event
+from backfill.events import NAMING_KEYS, Event
 from backfill.model import Counts, PauseCause
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger, Run, get_run, totals

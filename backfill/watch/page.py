@@ -12,8 +12,7 @@ from importlib.metadata import version
 from statistics import fmean
 from typing import Any
 
-from backfill.engine.lifecycle import NAMING_KEYS
-from backfill.events import Event
+from backfill.events import NAMING_KEYS, Event
 from backfill.job import Options
 from backfill.model import PauseCause, RunState
 from backfill.pg.ledger import EventRecord

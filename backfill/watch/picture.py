@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from backfill.checkpoint import Snapshot
-from backfill.events import Event
+from backfill.events import without_keys
 from backfill.model import Counts, SignalState
 from backfill.pg import ledger as pg
 from backfill.pg.connect import Connection, server_time
@@ -42,7 +42,6 @@ EVENTS = 50
 _VERSION = 1
 #: What names keys, and is not known where a picture comes from Redis.
 _KEYS_OF_RUN = ("horizon", "frontier", "failure")
-_KEYS_OF_EVENTS: Mapping[str, str] = {Event.RUN_BEGUN: "horizon", Event.RUN_FAILED: "reason"}
 
 T = TypeVar("T")
 
@@ -111,7 +110,10 @@ class Picture:
                 "cells": [_plain(one) for one in self.cells],
                 "working": [_plain(one) for one in self.working],
                 "set_aside": [_plain(one) for one in self.set_aside],
-                "events": [_plain(without_keys(one)) for one in self.events],
+                "events": [
+                    _plain(replace(one, detail=without_keys(one.name, one.detail)))
+                    for one in self.events
+                ],
             }
         )
 
@@ -348,12 +350,3 @@ def _dumps(value: Mapping[str, Any]) -> str:
 def _text(value: object) -> str:
     """Of what JSON has no word for: instants."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def without_keys(event: EventRecord) -> EventRecord:
-    """What names keys is said by the ledger alone."""
-    hidden = _KEYS_OF_EVENTS.get(event.name)
-    if hidden is None:
-        return event
-    detail = {name: value for name, value in event.detail.items() if name != hidden}
-    return replace(event, detail=detail)

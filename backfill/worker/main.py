@@ -46,11 +46,11 @@ def start(
         ProjectError: the project names no Redis, or a database's variable is not set.
         RefusedError, UsageError: metrics cannot be told there.
     """
+    for database in project.settings.databases.values():
+        _ = database.url  # a missing variable is said now, not in every round
     app = make_app(project)
     _speak_as_we_do()
     mend_channels()
-    for database in project.settings.databases.values():
-        _ = database.url  # a missing variable is said now, not in every round
     stopping.clear()
     told: list[MetricsServer] = []
     if metrics_port is not None:

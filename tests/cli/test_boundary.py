@@ -78,3 +78,13 @@ def test_a_traceback_is_shown_only_when_it_was_asked_for(
 def test_a_result_that_is_no_number_means_done() -> None:
     assert guarded(lambda: None, debug=False) == ExitCode.DONE
     assert guarded(lambda: ExitCode.QUARANTINE, debug=False) == 6
+
+
+def test_what_was_typed_neither_moves_the_cursor_nor_buries_the_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code_of(UsageError(f"no run \x1b[2J\u202e{'x' * 5000}: it is too long", remedy="\x07"))
+    told = capsys.readouterr().err
+    assert told.startswith("error: no run \\x1b[2J\\u202exxx")
+    assert told.endswith("xxx: it is too long\n\\x07\n")
+    assert len(told) < 1200

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from tests.cli.conftest import Shop
 
@@ -69,42 +66,6 @@ def test_the_next_ticks_are_told_in_the_schedules_zone(shop: Shop) -> None:
     assert "Sat" not in "".join(shown)
 
 
-MISTAKES: list[tuple[Sequence[str], int, str]] = [
-    (["add", "n", "lower_email"], 2, "either --cron or --at"),
-    (["add", "n", "lower_email", *NIGHTS, "--at", "2099-01-01T00:00Z"], 2, "either"),
-    (["add", "n", "lower_email", "--at", "2099-01-01T00:00Z", "--zone", "UTC"], 2, "--zone"),
-    (["add", "n", "lower_email", "--cron", "0 25 * * *"], 2, '"25" is no hour'),
-    (["add", "n", "lower_email", "--cron", "0 22 * *"], 2, "has 4 fields"),
-    (["add", "n", "lower_email", "--cron", "0 0 30 2 *"], 2, "day-of-month"),
-    (["add", "n", "lower_email", *NIGHTS[:3], "Europe/Berlim"], 2, 'mean "Europe/Berlin"'),
-    (["add", "n", "lower_email", "--at", "2099-01-01 22:00"], 2, "time zone"),
-    (["add", "n", "lower_email", "--at", "2013-01-01T00:00Z"], 2, "has passed"),
-    (["add", "n", "lower_emial", *NIGHTS], 2, "Did you mean lower_email?"),
-    (["add", "two words", "lower_email", *NIGHTS], 2, "two words"),
-    (["add", "n", "lower_email", *NIGHTS, "-p", "sinse=5"], 2, "Did you mean since?"),
-    (["add", "n", "lower_email", *NIGHTS, "--set", "rat=5/s"], 2, "Did you mean rate?"),
-    (["add", "n", "geocode", *NIGHTS, "-p", "city=Rome", "-p", "token=x"], 2, "token"),
-    (["add", "n", "geocode", *NIGHTS], 2, "city"),
-    (["add", "n", "lower_email", *NIGHTS, "--database", "nowhere"], 2, "nowhere"),
-    (["add", "n", "lower_email", *NIGHTS, "--if-running", "wait"], 2, "wait"),
-    (["add", "taken", "lower_email", *NIGHTS], 5, "there is a schedule taken already"),
-    (["remove", "takn"], 2, "Did you mean taken?"),
-    (["next", "takn"], 2, "Did you mean taken?"),
-    (["next", "--count", "0"], 2, "--count"),
-]
-
-
-def test_each_mistake_is_told_in_one_clear_error(shop: Shop) -> None:
-    assert shop("schedule", "add", "taken", "lower_email", *NIGHTS).code == 0
-    for arguments, code, told in MISTAKES:
-        done = shop("schedule", *arguments)
-        assert (done.code, done.stdout) == (code, ""), f"{arguments}: {done.told}"
-        assert told in done.stderr, f"{arguments}: {done.stderr}"
-        assert "Traceback" not in done.stderr
-        assert "hunter2" not in done.told
-    assert shop.number("SELECT count(*) FROM backfill.schedule") == 1
-
-
 def test_a_database_that_wants_a_confirmation_is_asked_for(shop: Shop) -> None:
     shop.settings(
         'jobs = ["jobs"]\n[databases.default]\nurl_env = "BACKFILL_DATABASE_URL"\nconfirm = true\n'
@@ -113,11 +74,3 @@ def test_a_database_that_wants_a_confirmation_is_asked_for(shop: Shop) -> None:
     assert shop("schedule", "add", "nightly", "lower_email", *NIGHTS, "--yes").code == 0
     assert shop("schedule", "remove", "nightly").code == 5
     assert shop("schedule", "remove", "nightly", "--yes").code == 0
-
-
-@pytest.mark.parametrize("command", ["list", "next"])
-def test_without_a_ledger_it_says_what_to_do(shop: Shop, command: str) -> None:
-    shop.conn.execute("DROP SCHEMA backfill CASCADE")
-    done = shop("schedule", command)
-    assert done.code == 5
-    assert "backfill db upgrade" in done.stderr

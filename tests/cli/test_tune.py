@@ -72,27 +72,6 @@ def test_without_redis_it_is_tuned_all_the_same(waiting: Shop) -> None:
     assert options(waiting).concurrency == 3
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "told"),
-    [
-        ((), 2, "nothing to change"),
-        (("--rate", "fast"), 2, "fast"),
-        (("--duty", "0"), 2, "duty"),
-        (("--set", "database=other"), 2, "database"),
-        (("--set", "rate=1/s", "--rate", "2/s"), 2, "twice"),
-    ],
-    ids=["nothing", "rate", "duty", "fixed", "twice"],
-)
-def test_mistakes_are_told_and_change_nothing(
-    waiting: Shop, arguments: tuple[str, ...], code: int, told: str
-) -> None:
-    before = options(waiting)
-    done = waiting("tune", *arguments)
-    assert done.code == code
-    assert told in done.stderr
-    assert options(waiting) == before
-
-
 def test_a_run_that_has_ended_is_refused(waiting: Shop) -> None:
     assert waiting("cancel", "--yes").code == 0
     done = waiting("tune", "count_visits", "--rate", "1/s")

@@ -27,7 +27,9 @@ def start(crew: Crew, *flags: str) -> subprocess.CompletedProcess[str]:
     [
         # Flower itself would leave it out, and ask nobody to log in
         (["--basic_uath=ann:secret"], "Did you mean basic-auth?"),
-        (["--max-tasks=many"], "Flower:"),
+        (["--max-tasks=many"], "Flower: --max-tasks: "),
+        # Flower itself would listen, and let nobody in
+        (["--basic-auth=ann"], "--basic-auth takes a user and a password"),
         (["workers"], "'workers' is no flag"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from backfill.engine import lifecycle
+from backfill.events import NAMING_KEYS
 from backfill.model import PauseCause
 from backfill.pg import notices
 from backfill.settings_notify import Kind
@@ -46,7 +46,7 @@ def test_every_kind_says_what_happened_and_what_to_type(ops: Crew) -> None:
     run = ops.enqueue("count")
     for cause in PauseCause:
         pause(ops, run, cause)
-    fail(ops, run, f"2 rows remain{lifecycle.NAMING_KEYS} ann@example.org, bob@example.org")
+    fail(ops, run, f"2 rows remain{NAMING_KEYS} ann@example.org, bob@example.org")
     tell(ops)
     found = [
         (message["kind"], message["state"], message["reason"], message["next"])
