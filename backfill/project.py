@@ -17,6 +17,7 @@ from backfill.clock import Clock
 from backfill.engine.bench import Bench, Observer
 from backfill.engine.pace import Limiter, Pace
 from backfill.engine.setup import make_bench
+from backfill.errors import UsageError
 from backfill.job import Job, Options
 from backfill.job.declaration import Declaration, declaration_of
 from backfill.job.registry import Registry
@@ -89,11 +90,17 @@ class Project:
         """Connect to a database and find its ledger.
 
         Raises:
-            UsageError: the project has no database of that name.
+            UsageError: the project has no database of that name, or it is only read.
             UnreachableError: it does not answer.
             LedgerError: the ledger is not installed, or of another version.
         """
-        url = self.settings.database(database).url
+        settings = self.settings.database(database)
+        if settings.source_only:
+            raise UsageError(
+                f"database {settings.name} is only read (source_only = true): no run lives there",
+                remedy="Runs live in the database that they write.",
+            )
+        url = settings.url
         conn = connect(url)
         try:
             ledger = open_ledger(conn, schema=self.settings.schema)

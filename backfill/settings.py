@@ -47,6 +47,7 @@ from backfill.settings_file import (
 )
 from backfill.settings_notify import Channel, read_channels
 from backfill.settings_signals import read_signals
+from backfill.settings_urls import VARIABLE, url_variable, url_variables
 from backfill.signals import DEFAULTS, SignalSpec
 from backfill.url import UrlVariable
 
@@ -65,7 +66,6 @@ _MOST_SLOTS: Final = 10_000
 _BY_DEFAULT: Final = "the default"
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STANDBY = re.compile(r"\S(.*\S)?")
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
@@ -111,6 +111,7 @@ class DatabaseSettings:
         name: as in `Options.database`.
         url_env: the environment variable of its URL.
         confirm: writing commands name host and database, and ask.
+        source_only: it is only read; no ledger and no run is in it.
         max_slots: how many slices of all its runs may be held at once; None: no limit but theirs.
         signals: what its runs obey, by name: the defaults, and what the file says.
         replicas: whose lag is measured on themselves.
@@ -123,6 +124,7 @@ class DatabaseSettings:
     name: str
     url_env: str = DEFAULT_DATABASE_URL_ENV
     confirm: bool = False
+    source_only: bool = False
     max_slots: int | None = None
     signals: Mapping[str, SignalSpec] = field(default_factory=lambda: dict(DEFAULTS))
     replicas: tuple[UrlVariable, ...] = ()
@@ -175,6 +177,11 @@ class Settings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     raw_redis_url: str | None = field(default=None, repr=False)
     redis_named_in: str = _BY_DEFAULT
+
+    @property
+    def ledgers(self) -> dict[str, DatabaseSettings]:
+        """The databases in which runs may live, by name; at least one."""
+        return {name: each for name, each in self.databases.items() if not each.source_only}
 
     def database(self, name: str = DEFAULT_DATABASE) -> DatabaseSettings:
         """The database of that name; "default" also means the only one, whatever its name.
@@ -285,7 +292,7 @@ def load(project: Path | None, environ: Mapping[str, str]) -> Settings:
     )
     redis = root.table("redis")
     redis.refuse_unknown(("url_env",))
-    redis_url_env = redis.text("url_env", _VARIABLE, VARIABLE_FORM)
+    redis_url_env = redis.text("url_env", VARIABLE, VARIABLE_FORM)
     return Settings(
         project=project,
         jobs=root.texts("jobs", _MODULE, 'names of modules, such as ["jobs"]'),
@@ -314,11 +321,11 @@ def _databases(
         table = tables.table(name, example=', such as [databases.main] with url_env = "…"')
         table.refuse_unknown(
             (
-                *("url_env", "confirm", "max_slots", "signals"),
+                *("url_env", "confirm", "source_only", "max_slots", "signals"),
                 *("replica_url_envs", "prometheus_url_env", "ignored_standbys"),
             )
         )
-        url_env = table.text("url_env", _VARIABLE, VARIABLE_FORM)
+        url_env = table.text("url_env", VARIABLE, VARIABLE_FORM)
         if url_env is None:
             raise ProjectError(
                 f"{table.place('url_env')} is missing", remedy=f"It is {VARIABLE_FORM}."
@@ -329,37 +336,23 @@ def _databases(
             name=name,
             url_env=url_env,
             confirm=table.flag("confirm"),
+            source_only=table.flag("source_only"),
             max_slots=table.count("max_slots", at_most=_MOST_SLOTS),
             signals=read_signals(table),
-            replicas=_replicas(table, environment),
-            prometheus=_prometheus(table, environment),
+            replicas=url_variables(table, "replica_url_envs", environment),
+            prometheus=url_variable(table, "prometheus_url_env", environment),
             ignored_standbys=table.texts(
                 "ignored_standbys", _STANDBY, 'names of standbys, such as ["delayed"]'
             ),
             raw_url=environment.get(url_env, "").strip() or None,
             named_in=table.place("url_env"),
         )
+    if all(each.source_only for each in databases.values()):
+        raise ProjectError(
+            f"{tables.place(name)} source_only: every database is only read",
+            remedy="Runs live in the database that they write: leave source_only out there.",
+        )
     return databases
-
-
-def _replicas(table: SettingsTable, environment: Mapping[str, str]) -> tuple[UrlVariable, ...]:
-    key = "replica_url_envs"
-    names = table.texts(key, _VARIABLE, 'names of environment variables, such as ["REPLICA_URL"]')
-    if len(set(names)) < len(names):
-        raise table.wrong(key, "each variable once")
-    return tuple(_variable(name, table.place(key), environment) for name in names)
-
-
-def _prometheus(table: SettingsTable, environment: Mapping[str, str]) -> UrlVariable | None:
-    name = table.text("prometheus_url_env", _VARIABLE, VARIABLE_FORM)
-    if name is None:
-        return None
-    return _variable(name, table.place("prometheus_url_env"), environment)
-
-
-def _variable(name: str, named_in: str, environment: Mapping[str, str]) -> UrlVariable:
-    raw = environment.get(name, "").strip() or None
-    return UrlVariable(name=name, named_in=named_in, raw=raw)
 
 
 def _engine(table: SettingsTable) -> EngineSettings:

@@ -35,13 +35,13 @@ def upgrade(
 ) -> None:
     """Bring the ledger to this program's version.
 
-    In every database of the project, unless one is named. A role that may not create schemas
-    prints the SQL with --sql, for a DBA to run.
+    In every database of the project, source_only ones excepted, unless one is named. A role that
+    may not create schemas prints the SQL with --sql, for a DBA to run.
     """
     from backfill.pg.install import upgrade_sql
 
     settings = session.project.settings
-    names = [database] if database is not None else list(settings.databases)
+    names = [database] if database is not None else list(settings.ledgers)
     for name in names:
         settings.database(name)  # a misspelt one is said before anything is done
     if as_sql:

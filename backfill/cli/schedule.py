@@ -209,7 +209,7 @@ def _all(session: Session, database: str | None) -> Iterator[Found]:
     from backfill.pg.schedules import list_schedules as read
 
     with ExitStack() as stack:
-        names = [database] if database is not None else list(session.project.settings.databases)
+        names = [database] if database is not None else list(session.project.settings.ledgers)
         desks = [stack.enter_context(session.desk(name)) for name in names]
         yield [(desk, read(desk.conn, desk.ledger)) for desk in desks]
 

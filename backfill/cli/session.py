@@ -111,7 +111,7 @@ class Session:
         """Those that could be opened, and why the first of the others could not."""
         desks: list[Desk] = []
         failure: BackfillError | None = None
-        for name in [database] if database is not None else self.project.settings.databases:
+        for name in [database] if database is not None else self.project.settings.ledgers:
             try:
                 desks.append(stack.enter_context(self.desk(name)))
             except BackfillError as error:

@@ -57,7 +57,7 @@ def _list(session: Session, database: str | None, limit: int, *, as_json: bool) 
     found: list[dict[str, Any]] = []
     rows: list[list[str]] = []
     unattended = False
-    for name in [database] if database is not None else list(session.project.settings.databases):
+    for name in [database] if database is not None else list(session.project.settings.ledgers):
         with session.desk(name) as desk, _checkpoint(session, desk) as checkpoint:
             button = stopped(desk.conn, desk.ledger)
             if button is not None:

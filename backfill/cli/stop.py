@@ -60,7 +60,7 @@ def start_all(session: Session, yes: bool) -> int:
 def _everywhere(session: Session, act: Callable[[Desk], None], *, yes: bool) -> ExitCode:
     """In each database of the project; what cannot be reached keeps none of the others back."""
     failures: list[BackfillError] = []
-    for database in session.project.settings.databases:
+    for database in session.project.settings.ledgers:
         try:
             session.confirm_write(database, yes=yes)
             with session.desk(database) as desk:

@@ -86,7 +86,7 @@ def watch(
             with Display(
                 as_json=as_json,
                 all_signals=all_signals,
-                several_databases=len(session.project.settings.databases) > 1,
+                several_databases=len(session.project.settings.ledgers) > 1,
             ) as display:
                 more = tuple if run_texts else rooms.begun
                 watched = Watch(rooms.readers, display, has_ended, more=more)

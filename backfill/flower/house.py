@@ -40,7 +40,7 @@ class House:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="backfills")
         self._galleries: dict[str, Gallery] = {}
         self._failed: dict[str, tuple[float, BackfillError]] = {}
-        self._locks = {name: threading.Lock() for name in project.settings.databases}
+        self._locks = {name: threading.Lock() for name in project.settings.ledgers}
 
     @property
     def databases(self) -> Sequence[str]:

@@ -64,7 +64,7 @@ class RunsCollector(Collector):
     def __init__(self, project: Databases, *, seconds: float = SCRAPE_SECONDS) -> None:
         self._seconds = seconds
         self._version = version("backfill")
-        self._databases = [_Database(project, name) for name in project.settings.databases]
+        self._databases = [_Database(project, name) for name in project.settings.ledgers]
 
     def describe(self) -> Iterable[Metric]:
         """Every metric without samples; asked when it is registered, and reads nothing."""

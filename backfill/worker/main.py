@@ -61,8 +61,8 @@ def start(
         # after the pool has forked: the timers' connections must not be inherited
         timers[:] = [
             Reconciler(project, app, name=sender.hostname),
-            Beside(project, project.settings.databases, name=sender.hostname),
-            Notices(project, project.settings.databases, name=sender.hostname),
+            Beside(project, project.settings.ledgers, name=sender.hostname),
+            Notices(project, project.settings.ledgers, name=sender.hostname),
             *told,
         ]
         for timer in timers:

@@ -88,7 +88,7 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            for database in self._project.settings.databases:
+            for database in self._project.settings.ledgers:
                 try:
                     self.round(database)
                 except (psycopg.Error, BackfillError, OperationalError, OSError) as error:

@@ -213,10 +213,10 @@ def test_every_setting_at_the_top_is_documented_with_its_default() -> None:
 
 def test_the_settings_of_databases_and_redis_are_documented_with_their_defaults() -> None:
     text = sections(REFERENCE / "settings.md")
-    databases = {name: default for name, default, _ in table(text["[databases.NAME]"], "setting")}
-    assert databases == {
+    documented = table(text["[databases.NAME]"], "setting")
+    assert {name: default for name, default, _ in documented} == {
         "url_env": "required",
-        "confirm": "false",
+        **dict.fromkeys(("confirm", "source_only"), "false"),
         "max_slots": "none",
         "replica_url_envs": "[]",
         "prometheus_url_env": "none",

@@ -54,6 +54,11 @@ from tests.settings.conftest import Project, refused
             ": [databases.main] confirm takes true or false",
             "is a string",
         ),
+        (
+            '[databases.m]\nurl_env = "A"\nsource_only = true',
+            ": [databases] m source_only: every database is only read",
+            "leave source_only out",
+        ),
         ('[databases.m]\nurl_env = "A"\nmax_slots = 0', ": [databases.m] max_slots takes", "1 to"),
         (
             '[databases.m]\nurl_env = "A"\nmax_slots = 1.5',

@@ -156,6 +156,7 @@ def test_every_setting_is_read(project: Project) -> None:
         ignored_standbys = ["delayed", "an odd name"]
         [databases.archive]
         url_env = "ARCHIVE_URL"
+        source_only = true
         [redis]
         url_env = "BROKER"
         [engine]
@@ -190,6 +191,8 @@ def test_every_setting_is_read(project: Project) -> None:
     )
     main, archive = settings.databases.values()
     assert (main.max_slots, archive.max_slots) == (8, None)
+    assert (main.source_only, archive.source_only) == (False, True)
+    assert list(settings.ledgers) == ["main"]
     near, far = main.replicas
     assert (near.name, near.postgres(), far.name, far.raw) == ("NEAR_URL", URL, "FAR_URL", None)
     assert main.prometheus is not None
