@@ -150,5 +150,11 @@ def without_keys(event: str, detail: Mapping[str, Any]) -> dict[str, Any]:
     if event == Event.RUN_BEGUN:
         return {name: value for name, value in detail.items() if name != "horizon"}
     if event == Event.RUN_FAILED:
-        return {**detail, "reason": str(detail.get("reason", "")).partition(NAMING_KEYS)[0]}
+        return {**detail, "reason": reason_without_keys(str(detail.get("reason", "")))}
     return dict(detail)
+
+
+def reason_without_keys(reason: str) -> str:
+    """Why a run failed, without the keys that the ledger has with it."""
+    told, named, _ = reason.partition(NAMING_KEYS)
+    return f"{told} (keys are left out)" if named else reason

@@ -138,12 +138,8 @@ class RunJson(_Json):
 
     @authenticated
     async def get(self, run: str) -> None:
-        database, may_see_rows = self.database, self.rights.may_see_rows
-        self.answer(
-            await self.house.ask(
-                lambda: views.run(self.house, database, run, may_see_rows=may_see_rows)
-            )
-        )
+        database = self.database
+        self.answer(await self.house.ask(lambda: views.run(self.house, database, run)))
 
 
 class QuarantineJson(_Json):

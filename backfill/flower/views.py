@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backfill.errors import BackfillError
-from backfill.events import without_keys
+from backfill.events import reason_without_keys, without_keys
 from backfill.flower.house import House
 from backfill.flower.series import series
 from backfill.pg.connect import Connection
@@ -77,8 +77,8 @@ def _card(gallery: Gallery, picture: Picture) -> dict[str, Any]:
     return card
 
 
-def run(house: House, database: str, run_id: str, *, may_see_rows: bool) -> dict[str, Any]:
-    """Everything of one run.
+def run(house: House, database: str, run_id: str) -> dict[str, Any]:
+    """Everything of one run, but for values of its rows: those are on the quarantine's page alone.
 
     Raises:
         BackfillError: there is no such run, or nothing answers.
@@ -88,13 +88,9 @@ def run(house: House, database: str, run_id: str, *, may_see_rows: bool) -> dict
     pulses, recent = gallery.points(run_id)
     of_run = picture.progress.run
     shared = gallery.overview()
-    shown = picture.to_json()
-    if not may_see_rows:
-        shown["failure"] = None  # it may name keys
-    if of_run.failure is not None and shown["failure"] is None:
-        shown["failure"] = f"`backfill status {run_id}` says why."
     return {
-        **shown,
+        **picture.to_json(),
+        "failure": None if of_run.failure is None else reason_without_keys(of_run.failure),
         "database": of_database(house, database),
         "events": _events(picture),
         "slices_ahead": slices_ahead(picture),

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from statistics import fmean
 from typing import Any
 
-from backfill.events import NAMING_KEYS, Event
+from backfill.events import Event, reason_without_keys
 from backfill.job import Options
 from backfill.model import PauseCause, RunState
 from backfill.pg.ledger import EventRecord
@@ -371,8 +371,7 @@ def _versions(report: Report) -> Iterator[str]:
 
 def _told(report: Report, reason: str) -> str:
     """A reason, without keys where rows were not asked for."""
-    shown, named, _ = reason.partition(NAMING_KEYS)
-    return f"{shown} (keys are left out)" if named and report.rows is None else reason
+    return reason_without_keys(reason) if report.rows is None else reason
 
 
 def _and_more(found: Sequence[object]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -10,10 +11,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from backfill.local.redis import LocalRedis
 from tests.acceptance.crew import QUICK, Crew
 
 MakeCrew = Callable[..., Crew]
 PASSWORD = "a-password-of-the-database-4712"
+REDIS_PASSWORD = "a-password-of-the-broker-4713"
 
 
 @pytest.fixture
@@ -40,6 +43,29 @@ def crew(make_crew: MakeCrew) -> Crew:
 @pytest.fixture
 def login(conn: psycopg.Connection, db_url: str) -> Iterator[str]:
     """The URL of the test's database with a password in it."""
+    with logged_in(conn, db_url) as url:
+        yield url
+
+
+@contextmanager
+def with_users(folder: Path) -> Iterator[LocalRedis]:
+    """A Redis with a user `worker` that has a password, and one that needs none.
+
+    Args:
+        folder: for the list of its users.
+    """
+    users = folder / "users.acl"
+    rights = "~* &* +@all"
+    users.write_text(
+        f"user default on nopass {rights}\nuser worker on >{REDIS_PASSWORD} {rights}\n"
+    )
+    with LocalRedis(settings={"aclfile": str(users)}) as server:
+        yield server
+
+
+@contextmanager
+def logged_in(conn: psycopg.Connection, db_url: str) -> Iterator[str]:
+    """The URL of a database for a role that has a password."""
     name = f"{conn.info.dbname}_login"
     conn.execute(
         sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(

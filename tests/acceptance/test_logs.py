@@ -15,10 +15,8 @@ import pytest
 
 from backfill.local.redis import LocalRedis
 from backfill.model import RunState
-from tests.acceptance.conftest import PASSWORD
+from tests.acceptance.conftest import PASSWORD, REDIS_PASSWORD, with_users
 from tests.acceptance.crew import QUICK, Crew, Worker
-
-REDIS_PASSWORD = "a-password-of-the-broker-4713"
 
 JOBS = """
 class Count(Job):
@@ -32,12 +30,7 @@ class Count(Job):
 @pytest.fixture
 def guarded_redis(tmp_path: Path) -> Iterator[LocalRedis]:
     """A Redis with a user that has a password."""
-    users = tmp_path / "users.acl"
-    rights = "~* &* +@all"
-    users.write_text(
-        f"user default on nopass {rights}\nuser worker on >{REDIS_PASSWORD} {rights}\n"
-    )
-    with LocalRedis(settings={"aclfile": str(users)}) as server:
+    with with_users(tmp_path) as server:
         yield server
 
 
