@@ -45,7 +45,7 @@ def main() -> int:
     print(f"SEED={seed} KILLS={chosen.kills}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="backfill-chaos-"))
     try:
-        _rage(folder, random.Random(seed), chosen.kills)
+        _rage(folder, seed, chosen.kills)
     except BaseException:
         print(f"replay it: make chaos SEED={seed} KILLS={chosen.kills} (logs: {folder})")
         raise
@@ -53,7 +53,7 @@ def main() -> int:
     return 0
 
 
-def _rage(folder: Path, chance: random.Random, kills: int) -> None:
+def _rage(folder: Path, seed: int, kills: int) -> None:
     began, dealt, paused, rows = time.monotonic(), Counter[str](), Counter[str](), 0
     with embedded_postgres(SETTINGS) as postgres, LocalRedis() as redis:
         url = postgres.create_database("chaos")
@@ -63,7 +63,7 @@ def _rage(folder: Path, chance: random.Random, kills: int) -> None:
         field = Field(crew, rows=ROWS)
         storm = Storm(
             field,
-            chance,
+            seed=seed,
             workers=WORKERS,
             children=CHILDREN,
             pause_seconds=0.2,

@@ -86,6 +86,8 @@ class Storm:
     """Blows against the crew of a field.
 
     Attributes:
+        seed: of the schedule, and of who is hit, each by a sequence of its own: the schedule is the
+            same however the first storm went.
         rows_between: so many rows are done between two blows, or PATIENCE_SECONDS go by: a storm
             so dense that nothing happens would show nothing, and a busy machine makes it denser.
         dealt: how many of each blow hit.
@@ -93,7 +95,7 @@ class Storm:
     """
 
     over: Field
-    chance: random.Random
+    seed: int
     workers: int
     children: int
     pause_seconds: float
@@ -102,8 +104,13 @@ class Storm:
     redis: LocalRedis | None = None
     dealt: Counter[str] = field(default_factory=Counter)
     paused: Counter[str] = field(default_factory=Counter)
+    chance: random.Random = field(init=False)
+    _blows: random.Random = field(init=False)
     _waking: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     _ordered: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._blows, self.chance = random.Random(self.seed), random.Random(f"who, {self.seed}")
 
     @property
     def crew(self) -> Crew:
@@ -118,7 +125,7 @@ class Storm:
         """Blow after blow until so many kills were dealt, or nobody is left to disturb."""
         self.crew.wait(lambda: self.over.settled, "the first rows are done")
         weights = {**BLOWS, **(SERVER_BLOWS if self.postgres and self.redis else {})}
-        for blow in schedule(self.chance, weights, self.pause_seconds):
+        for blow in schedule(self._blows, weights, self.pause_seconds):
             if self.kills >= kills or not self.over.is_worked_on:
                 return
             self._wait(blow.pause_seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +32,7 @@ def test_a_storm_over_a_pooler(db_url: str, redis_url: str, tmp_path: Path) -> N
         crew.add_environment(BACKFILL_DATABASE_URL=pooled)
         try:
             field = Field(crew, rows=6_000)
-            storm = Storm(
-                field, random.Random(7), workers=1, children=3, pause_seconds=0.1, rows_between=300
-            )
+            storm = Storm(field, seed=7, workers=1, children=3, pause_seconds=0.1, rows_between=300)
             crew.keep_alive(storm.workers, children=storm.children)
             field.make("bigint", rate=1_000)
             storm.rage(KILLS)
