@@ -144,7 +144,8 @@ class Field:
     def let_rows_go(self) -> None:
         """Commit the deletes, and let the others go."""
         if self._holder is not None:
-            with suppress(psycopg.OperationalError):  # its backend was ended
+            # its backend was ended; by way of a pooler psycopg finds two errors for one COMMIT then
+            with suppress(psycopg.OperationalError, psycopg.InternalError):
                 self._holder.commit()
             self._holder.close()
             self._holder = None
