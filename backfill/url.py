@@ -52,7 +52,7 @@ class UrlVariable:
         return f"postgresql://{raw[scheme.end() :]}"
 
     def redis(self) -> str:
-        """The URL of a Redis.
+        """The URL of a Redis; with TLS one that asks for the certificate to be checked.
 
         Raises:
             ProjectError: the variable is missing or holds no URL of Redis.
@@ -67,7 +67,7 @@ class UrlVariable:
             path = re.split(r"[?#]", raw[scheme.end() :].partition("/")[2], maxsplit=1)[0]
             if re.fullmatch(r"[0-9]*", path, re.ASCII) is None:
                 raise self._no_url("whose database is a number", _REDIS_EXAMPLE)
-        return raw
+        return _checking(raw) if scheme[1].lower() == "rediss" else raw
 
     def http(self) -> str:
         """The URL of a web server.
@@ -106,6 +106,14 @@ class UrlVariable:
             f"the environment variable {self.name} holds no URL {which} (named in {self.named_in})",
             remedy=f"Write it like {example}.{more}",
         )
+
+
+def _checking(url: str) -> str:
+    """A `rediss://` URL that says so: where it says nothing, Celery's client checks nothing."""
+    rest, hashed, fragment = url.partition("#")
+    if "ssl_cert_reqs=" not in rest.partition("?")[2]:
+        rest += f"{'&' if '?' in rest else '?'}ssl_cert_reqs=required"
+    return f"{rest}{hashed}{fragment}"
 
 
 def safe_url(url: str) -> str:

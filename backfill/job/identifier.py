@@ -7,6 +7,7 @@ exact: capitals and spaces count, and no quotes are written.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Sequence
 
 from backfill.errors import DeclarationError
@@ -15,8 +16,14 @@ from backfill.job.mapped import mapped_name
 #: PostgreSQL's NAMEDATALEN less one: a longer name cannot exist.
 MAX_NAME_BYTES = 63
 
-_PART = r'(?:"(?:[^"\0]|"")+"|[^\W\d][\w$]*)'
-_TABLE = re.compile(rf"({_PART})(?:\s*\.\s*({_PART}))?")
+#: Halves of surrogate pairs, and NUL: no text of PostgreSQL's has them.
+_NO_TEXT = r"\0\ud800-\udfff"
+_PART = rf'(?:"(?:[^"{_NO_TEXT}]|"")+"|[^\W\d][\w$]*)'
+#: What PostgreSQL skips; to it other spaces are letters.
+_SPACES = " \t\n\r\f"
+_TABLE = re.compile(rf"({_PART})(?:[{_SPACES}]*\.[{_SPACES}]*({_PART}))?")
+#: PostgreSQL folds the capitals of ASCII alone (in UTF-8): "É" and "é" are two tables.
+_FOLDED = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def table_name(owner: str, table: object) -> str:
@@ -38,7 +45,7 @@ def table_name(owner: str, table: object) -> str:
                 " model or an SQLAlchemy class or Table serves, too.",
             )
         table = mapped
-    name = table.strip()
+    name = table.strip(_SPACES)
     if not name:
         raise DeclarationError(
             f"{owner}(...): the table's name is empty", remedy=f'Write {owner}("users").'
@@ -50,6 +57,13 @@ def table_name(owner: str, table: object) -> str:
             remedy=f'Write {owner}("users"), {owner}("app.users"), '
             f"or with double quotes for an odd name: {owner}('\"{quoted}\"').",
         )
+    for part in _folded(name):
+        if len(part.encode()) > MAX_NAME_BYTES:
+            raise DeclarationError(
+                f"{owner}(...): the table's name {part[:80]!r} has {len(part.encode())} bytes:"
+                " PostgreSQL would cut it off, and might find another table",
+                remedy=f"Write it as the table is called, with at most {MAX_NAME_BYTES} bytes.",
+            )
     return name
 
 
@@ -100,10 +114,10 @@ def _check_column(owner: str, field: str, name: object) -> None:
         raise DeclarationError(
             f"{owner}(...): {field} has an empty name", remedy='Write a column\'s name: "email".'
         )
-    if "\0" in name or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+    if re.search(f"[{_NO_TEXT}]", name) or len(name.encode()) > MAX_NAME_BYTES:
         raise DeclarationError(
             f"{owner}(...): {field} has {name[:80]!r}, which no column can be called",
-            remedy=f"PostgreSQL's names have at most {MAX_NAME_BYTES} bytes, and no NUL.",
+            remedy=f"PostgreSQL's names have at most {MAX_NAME_BYTES} bytes of UTF-8, and no NUL.",
         )
 
 
@@ -111,7 +125,7 @@ def _folded(name: str) -> tuple[str, ...]:
     match = _TABLE.fullmatch(name)
     parts = match.groups() if match else (name,)
     return tuple(
-        part[1:-1].replace('""', '"') if part.startswith('"') else part.lower()
+        part[1:-1].replace('""', '"') if part.startswith('"') else part.translate(_FOLDED)
         for part in parts
         if part is not None
     )

@@ -120,7 +120,8 @@ def connect(url: str, *, application_name: str = "backfill") -> Connection:
     except psycopg.Error as error:
         raise UnreachableError(
             f"PostgreSQL at {safe_url(url)} cannot be used: {_first_line(error)}",
-            remedy="Check that the server runs, and the address, user and password in the URL.",
+            remedy="Check that the server runs, and the address, user and password in the URL; with"
+            " TLS also its sslmode and sslrootcert.",
         ) from error
     for name, loader in _LENIENT_LOADERS.items():
         conn.adapters.register_loader(name, loader)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from backfill.cli.options import assignments, instant
 from tests.cli.conftest import Shop, until
 
 
@@ -61,3 +65,30 @@ def test_a_run_here_ends_when_its_time_is_over_and_says_what_to_type(shop: Shop)
     assert f"`backfill tune {run.id} --until" in done.stdout
     assert run.state == "paused"
     assert 0 < shop.number("SELECT count(email_lower) FROM users") < 5_000
+
+
+@given(
+    st.text(max_size=30)
+    | st.datetimes(timezones=st.timezones()).map(str)
+    | st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}([+-][0-9]{2}:[0-9]{2}|Z)?")
+)
+def test_any_text_is_an_instant_to_come_or_a_wrong_parameter(text: str) -> None:
+    parameter = click.Option(["--until"])
+    try:
+        taken = instant(click.Context(click.Command("run")), parameter, text)
+    except click.BadParameter:
+        return
+    assert taken is not None
+    assert datetime.fromisoformat(taken) > datetime.now(UTC)
+
+
+@given(st.lists(st.text(max_size=12) | st.just("=")))
+def test_any_words_are_assignments_or_a_wrong_parameter(words: list[str]) -> None:
+    parameter = click.Option(["--set"])
+    try:
+        taken = assignments(click.Context(click.Command("run")), parameter, words)
+    except click.BadParameter:
+        assert any(not word.partition("=")[0].strip() or "=" not in word for word in words)
+    else:
+        assert [value for _, value in taken] == [word.partition("=")[2] for word in words]
+        assert all(name == name.strip() != "" for name, _ in taken)

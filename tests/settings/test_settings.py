@@ -178,7 +178,7 @@ def test_every_setting_is_read(project: Project) -> None:
     assert settings.database("main").url == URL
     assert settings.database("main").confirm is True
     assert settings.database("archive").confirm is False
-    assert settings.redis_url == "rediss://r:6380/0"
+    assert settings.redis_url == "rediss://r:6380/0?ssl_cert_reqs=required"
     assert settings.redis_url_env == "BROKER"
     assert settings.engine == EngineSettings(
         lease_seconds=8,
@@ -283,7 +283,12 @@ def test_a_missing_url_by_default_says_that_the_name_is_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://r:6379/0", "rediss://:pw@r:6380/2", "unix:///run/redis.sock?db=1"]
+    "url",
+    [
+        "redis://r:6379/0",
+        "rediss://:pw@r:6380/2?ssl_cert_reqs=required",
+        "unix:///run/redis.sock?db=1",
+    ],
 )
 def test_the_redis_url_is_taken_in_each_of_its_forms(url: str) -> None:
     settings = load(None, {"BACKFILL_REDIS_URL": url})

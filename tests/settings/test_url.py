@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backfill.errors import ProjectError
 from backfill.settings import DatabaseSettings, Settings, load
-from backfill.url import safe_url
+from backfill.url import UrlVariable, safe_url
 from tests.settings.conftest import URL, Project, refused
 
 
@@ -85,6 +85,41 @@ def test_any_text_is_a_url_of_postgresql_or_a_project_error(text: str) -> None:
     except ProjectError:
         url = "postgresql://"
     assert url.startswith("postgresql://")
+
+
+@given(st.text(max_size=40) | st.text(max_size=9).map("http://".__add__))
+def test_any_text_is_a_url_of_a_web_server_or_a_project_error(text: str) -> None:
+    try:
+        url = UrlVariable(name="HOOK", named_in="a test", raw=text).http()
+    except ProjectError:
+        url = text
+    assert url == text
+
+
+@given(
+    st.sampled_from(["h", "[::1]", "10.0.0.1", "", "u:p@h", "u:p%40@[::1]", "%2Frun%2Fpg"]),
+    st.none() | st.integers(1, 65_535),
+    st.sampled_from(["", "/", "/shop", "/shop?sslmode=verify-full", "?host=/run/pg"]),
+)
+def test_a_right_url_is_taken_with_each_port(host: str, port: int | None, rest: str) -> None:
+    place = host if port is None or not host else f"{host}:{port}"
+    for scheme in ("postgres://", "postgresql+psycopg://"):
+        url = DatabaseSettings(name="main", raw_url=f"{scheme}{place},{place}{rest}").url
+        assert url == f"postgresql://{place},{place}{rest}"
+
+
+@pytest.mark.parametrize(
+    ("given_", "used"),
+    [
+        ("rediss://r:6380/0", "rediss://r:6380/0?ssl_cert_reqs=required"),
+        ("REDISS://r", "REDISS://r?ssl_cert_reqs=required"),
+        ("rediss://r/0?a=b#c", "rediss://r/0?a=b&ssl_cert_reqs=required#c"),
+        ("rediss://r/0?ssl_cert_reqs=none", "rediss://r/0?ssl_cert_reqs=none"),
+        ("redis://r/0", "redis://r/0"),
+    ],
+)
+def test_a_certificate_is_checked_unless_the_url_says_otherwise(given_: str, used: str) -> None:
+    assert Settings(raw_redis_url=given_).redis_url == used
 
 
 @given(st.text(max_size=40) | st.text(max_size=9).map("redis://".__add__))
