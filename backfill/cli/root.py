@@ -20,6 +20,7 @@ _COMMANDS = {
     "init": "backfill.cli.start:init",
     "new": "backfill.cli.start:new",
     "db": "backfill.cli.db:db",
+    "doctor": "backfill.cli.doctor:doctor",
     "list": "backfill.cli.jobs:list_jobs",
     "check": "backfill.cli.check:check",
     "dry-run": "backfill.cli.dry_run:dry_run",
@@ -48,6 +49,7 @@ Examples:
   backfill init                             make a project here
   backfill new fill_departure               write a job's first version
   backfill db upgrade                       install the ledger in the database
+  backfill doctor                           see whether all that a run needs is there
   backfill check fill_departure             see what speaks against a run
   backfill dry-run fill_departure           try it in batches that are rolled back
   backfill run fill_departure               work in this process, no Redis needed

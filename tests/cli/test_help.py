@@ -48,7 +48,7 @@ def test_the_commands_are_those_of_the_public_interface() -> None:
             "db upgrade",
             "db grants",
         ),
-        *("tune", "stop-all", "start-all"),
+        *("tune", "stop-all", "start-all", "doctor"),
         *("quarantine", "quarantine list", "quarantine retry", "quarantine accept"),
         *("schedule", "schedule add", "schedule list", "schedule remove", "schedule next"),
         *("notify", "notify test"),

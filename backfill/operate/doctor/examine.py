@@ -1,0 +1,90 @@
+"""Doctor: the project first, then what it names."""
+
+from __future__ import annotations
+
+import platform
+import stat
+from importlib.metadata import version
+from pathlib import Path
+
+from backfill.errors import BackfillError
+from backfill.operate.doctor.databases import examine_database
+from backfill.operate.doctor.outcome import Examined, Notebook
+from backfill.operate.doctor.redis import examine_redis
+from backfill.operate.doctor.workers import examine_workers
+from backfill.project import Project
+from backfill.settings import Settings
+
+
+def examine(folder: Path | None = None) -> list[Examined]:
+    """Look at everything.
+
+    Args:
+        folder: what `--project` says; None: the project around the current folder.
+    """
+    notes = Notebook("project")
+    notes.ok(
+        "versions",
+        f"backfill {version('backfill')}, Python {platform.python_version()},"
+        f" psycopg {version('psycopg')}, celery {version('celery')}, redis {version('redis')}",
+    )
+    try:
+        project = Project.find(folder)
+    except BackfillError as error:
+        notes.error("settings", error.message, error.remedy or "Correct the settings.")
+        return notes.items
+    _settings(notes, project.settings)
+    found = [*notes.items, *_imports(project).items]
+    ledgers = {}
+    for name in project.settings.databases:
+        of_database, ledger = examine_database(project.settings, name)
+        found += of_database.items
+        if ledger is not None:
+            ledgers[name] = ledger
+    of_redis, can_send = examine_redis(project.settings)
+    found += of_redis.items
+    if ledgers:
+        found += examine_workers(project, ledgers, can_send=can_send).items
+    return found
+
+
+def _settings(notes: Notebook, settings: Settings) -> None:
+    if settings.project is None:
+        notes.warning(
+            "none",
+            "there is no project here: the defaults hold, and no job is known",
+            "Make one with `backfill init`, or name it with --project.",
+        )
+        return
+    names = ", ".join(settings.databases)
+    env = settings.project / ".env"
+    told = ", with a .env" if env.is_file() else ""
+    notes.ok("settings", f"{settings.project}{told}; databases: {names}")
+    if env.is_file() and env.stat().st_mode & stat.S_IROTH:
+        notes.warning(
+            "env-readable",
+            "others on this machine may read the project's .env, which holds passwords",
+            "chmod 600 .env",
+        )
+
+
+def _imports(project: Project) -> Notebook:
+    notes = Notebook("imports")
+    try:
+        registry = project.registry
+    except BackfillError as error:
+        notes.error("jobs", error.message, error.remedy or "Mend it.")
+        return notes
+    for module, error_text in registry.broken.items():
+        notes.error("broken", f"{module}: {error_text}", "Mend the module; its jobs cannot run.")
+    for name in registry.jobs:
+        database = project.declaration(name).options.database
+        try:
+            project.settings.database(database)
+        except BackfillError as error:
+            notes.error("job-database", f"{name}: {error.message}", error.remedy or "")
+    if registry.jobs:
+        notes.ok("jobs", f"{len(registry.jobs)} jobs: {', '.join(registry.jobs)}")
+    elif not registry.broken and project.settings.project is not None:
+        notes.note("jobs", "the project has no jobs", "Make one with `backfill new NAME`.")
+    return notes
