@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backfill.hours import FARTHEST, Hours, Shut
 from backfill.window import Window
+from tests.profiles import share_of_examples
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHTS = "22:00-06:00 Europe/Berlin"
@@ -154,7 +155,7 @@ def plans(draw: st.DrawFn) -> tuple[Hours, datetime, int]:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@share_of_examples(40)
 @example((Hours.parse(window=NIGHTS), at("2026-03-28T20:59"), 8 * 60))
 @given(plans())
 def test_work_is_over_when_so_many_minutes_have_been_open(

@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backfill.window import Window
+from tests.profiles import share_of_examples
 
 BERLIN = ZoneInfo("Europe/Berlin")
 APIA = ZoneInfo("Pacific/Apia")
@@ -343,7 +344,7 @@ def reference_is_open(parts: Parts, instant: datetime) -> bool:
     return False
 
 
-@settings(max_examples=60, deadline=None)
+@share_of_examples(40)
 @example(([("Fri", "", "Pacific/Apia")], datetime(2011, 12, 29, 12, tzinfo=UTC)))
 @example(([("", "02:00-02:30", "Australia/Lord_Howe")], datetime(2026, 10, 3, tzinfo=UTC)))
 @example(

@@ -1,6 +1,6 @@
 """Whatever the table, the sizes and the interruptions: the result is that of one plain statement.
 
-Issue item "Equal"; I1 (each key's effect happens once), I2 (none is skipped, the counts add up),
+I1 (each key's effect happens once), I2 (none is skipped, the counts add up),
 I3 (a lost holder changes nothing but the speed), I6 (the order is PostgreSQL's).
 """
 
