@@ -111,7 +111,7 @@ def test_a_role_without_rights_is_told_what_it_lacks(shop: Shop) -> None:
         shop.conn.execute("GRANT SELECT ON ALL TABLES IN SCHEMA backfill TO doctor_role")
         shop.conn.execute("ALTER ROLE doctor_role SET default_transaction_read_only = on")
         found = examined(shop, code=1)
-        assert "run: " in found["database default/ledger-rights"][1]
+        assert "UPDATE on run" in found["database default/ledger-rights"][1]
         assert found["database default/server-read-only"][0] == "error"
         told = shop("doctor")
         assert "sekret" not in told.told
