@@ -6,7 +6,8 @@
      │    └── DeclarationError 3   a job's class has a wrong shape (also a TypeError)
      ├── UnreachableError      4   PostgreSQL or Redis does not answer, or refuses us
      ├── RefusedError          5   understood, possible, and not allowed now
-     │    └── LedgerError      5   the ledger is missing, too old, too new, or another one
+     │    ├── LedgerError      5   the ledger is missing, too old, too new, or another one
+     │    └── LockedOutError   5   somebody's lock on a table is in the way; that passes by itself
      └── WaitTimeoutError      7   what was waited for did not happen in time
 
     Quarantine                     raised by a transform: this row, for this reason
@@ -87,6 +88,10 @@ class RefusedError(BackfillError):
 
 class LedgerError(RefusedError):
     """The ledger is missing, of another version, or not the one that was meant."""
+
+
+class LockedOutError(RefusedError):
+    """Somebody's lock on a table is in the way, which passes by itself as a rule."""
 
 
 class WaitTimeoutError(BackfillError):

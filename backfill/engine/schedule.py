@@ -30,7 +30,13 @@ import psycopg
 
 from backfill.cron import Cron
 from backfill.engine.enqueue import Prepared, prepare, write_run
-from backfill.errors import BackfillError, RefusedError, UnreachableError, UsageError
+from backfill.errors import (
+    BackfillError,
+    LockedOutError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
 from backfill.events import Event
 from backfill.job import Options
 from backfill.job.declaration import Declaration
@@ -304,7 +310,7 @@ def _start(
         return None
     except UnreachableError:
         raise
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, LockedOutError) as error:  # it may pass
         if this.conn.closed:
             raise
         if this.now - tick > timedelta(seconds=GRACE_SECONDS):

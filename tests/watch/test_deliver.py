@@ -96,7 +96,6 @@ def test_a_slow_server_is_given_up_in_time(receiver: Receiver) -> None:
     "url",
     [
         f"http://127.0.0.1:1/{SECRET}",
-        f"http://ada:{SECRET}@127.0.0.1:port/",
         f"http://[{SECRET}/",
         f"http://no-such-host.invalid/{SECRET}",
         f"http://127.0.0.1:1/{SECRET} and more",
@@ -108,7 +107,10 @@ def test_a_server_that_cannot_be_reached_is_told_without_its_url(url: str) -> No
 
 def test_a_variable_that_is_not_set_is_named() -> None:
     assert str(refused(webhook(None))).startswith("the environment variable HOOK is not set")
-    assert "holds no URL" in str(refused(webhook(f"ftp://{SECRET}")))
+    for url in (f"ftp://{SECRET}", f"http://ada:{SECRET}@127.0.0.1:port/"):
+        told = str(refused(webhook(url)))
+        assert "holds no URL" in told
+        assert SECRET not in told
 
 
 def test_no_text_calls_a_channel_or_makes_a_link() -> None:

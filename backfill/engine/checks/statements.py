@@ -11,7 +11,7 @@ from psycopg import sql
 from backfill.engine.checks.finding import Finding, error
 from backfill.engine.removal import Removal
 from backfill.engine.write import Writer
-from backfill.errors import ProjectError
+from backfill.errors import LockedOutError, ProjectError
 from backfill.pg.blocking import who_locks
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.keyset import Keyset, bound, key_arrays
@@ -79,6 +79,7 @@ def check_statements(
                 f"{what}: a lock keeps every batch out{f': {by}' if by else ''}",
                 why="Batches cannot begin as long as it is held or waited for.",
                 remedy="Wait until it is over, or end that session.",
+                refusal=LockedOutError,
             )
             return
         if isinstance(refusal, psycopg.errors.InsufficientPrivilege):
