@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from backfill.errors import Quarantine, RetryLater
 from backfill.job import (
+    Bounds,
     Call,
     Delete,
     Insert,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchInfo",
+    "Bounds",
     "Call",
     "Delete",
     "Insert",

@@ -12,9 +12,11 @@ from backfill.engine.enqueue import create_run, person
 from backfill.engine.here import Crew
 from backfill.engine.pace import LocalLimiter
 from backfill.errors import RefusedError
-from backfill.job import Job, Options
+from backfill.job import Bounds, Job, Options
 from backfill.job.declaration import Declaration, declaration_of
 from backfill.model import PauseCause, RunInfo
+from backfill.pg.bounds import is_same
+from backfill.pg.connect import Connection
 from backfill.pg.ledger import Run, get_run, live_runs, totals, workers
 from backfill.project import Desk, Project, job_class_of
 from backfill.watch.progress import WORKER_SECONDS
@@ -61,6 +63,7 @@ def enqueue_in(
     params: Mapping[str, object],
     options: Options | None,
     by: str,
+    bounds: Bounds | None = None,
 ) -> Enqueued:
     """Write a run into the ledger and send its first message.
 
@@ -80,6 +83,7 @@ def enqueue_in(
                 declaration,
                 params=params,
                 options=chosen,
+                bounds=bounds,
                 executor="celery",
                 by=by,
                 environ=project.environ,
@@ -102,6 +106,7 @@ def start_here(
     params: Mapping[str, object],
     options: Options | None,
     by: str,
+    bounds: Bounds | None = None,
     observer: Observer | None = None,
 ) -> Here:
     """Make a run for this process, or take up the job's own that an earlier process left.
@@ -114,23 +119,25 @@ def start_here(
     chosen = options or declaration.options
     desk = project.open(declaration.home(chosen))
     try:
-        run = _left_behind(desk, declaration, params, by=by)
-        continued = run is not None
-        warnings: tuple[str, ...] = ()
-        if run is None:
-            with project.source(declaration, chosen) as source_conn:
+        with project.source(declaration, chosen) as source_conn:
+            keys = source_conn or desk.conn
+            run = _left_behind(desk, declaration, params, bounds or Bounds(), keys=keys, by=by)
+            continued = run is not None
+            warnings: tuple[str, ...] = ()
+            if run is None:
                 run, found = create_run(
                     desk.conn,
                     desk.ledger,
                     declaration,
                     params=params,
                     options=chosen,
+                    bounds=bounds,
                     executor="local",
                     by=by,
                     environ=project.environ,
                     source_conn=source_conn,
                 )
-            warnings = found.warnings
+                warnings = found.warnings
         return Here(
             run=run,
             desk=desk,
@@ -170,17 +177,35 @@ def _crew(
 
 
 def _left_behind(
-    desk: Desk, declaration: Declaration, params: Mapping[str, object], *, by: str
+    desk: Desk,
+    declaration: Declaration,
+    params: Mapping[str, object],
+    bounds: Bounds,
+    *,
+    keys: Connection,
+    by: str,
 ) -> Run | None:
-    """The job's live local run, made to go on; None when there is none."""
+    """The job's live local run, made to go on; None when there is none.
+
+    Args:
+        keys: to the database that reads the bounds' keys, which is the source's.
+    """
     for run in live_runs(desk.conn, desk.ledger):
         if run.job != declaration.name:
             continue
         values = declaration.params_to_json(declaration.complete_params(params))
-        if run.executor != "local" or dict(run.params) != values:
+        why = (
+            "on workers"
+            if run.executor != "local"
+            else "with other parameters"
+            if dict(run.params) != values
+            else "with other bounds"
+            if not is_same(keys, run, bounds)
+            else None
+        )
+        if why is not None:
             raise RefusedError(
-                f"job {run.job} has a live run already: {run.id} ({run.state}"
-                f"{', on workers' if run.executor != 'local' else ', with other parameters'})",
+                f"job {run.job} has a live run already: {run.id} ({run.state}, {why})",
                 remedy=f"Watch it (backfill watch {run.id}) or end it (backfill cancel {run.id}).",
             )
         if run.fingerprint != declaration.fingerprint():
@@ -194,11 +219,19 @@ def _left_behind(
     return None
 
 
-def enqueue(job: type[Job] | Job, /, *, options: Options | None = None, **params: object) -> str:
+def enqueue(
+    job: type[Job] | Job,
+    /,
+    *,
+    options: Options | None = None,
+    bounds: Bounds | None = None,
+    **params: object,
+) -> str:
     """Enqueue a run of a job for the workers.
 
     Args:
         options: in place of the job's own.
+        bounds: which part of the rows it takes; None: all.
         params: values of the declared parameters.
 
     Returns:
@@ -212,12 +245,25 @@ def enqueue(job: type[Job] | Job, /, *, options: Options | None = None, **params
         declaration_of(job_class_of(job)),
         params=params,
         options=options,
+        bounds=bounds,
         by=person(),
     ).run.id
 
 
-def run(job: type[Job] | Job, /, *, options: Options | None = None, **params: object) -> RunInfo:
+def run(
+    job: type[Job] | Job,
+    /,
+    *,
+    options: Options | None = None,
+    bounds: Bounds | None = None,
+    **params: object,
+) -> RunInfo:
     """Run a job in this process, to its end or until it pauses; no Redis, no worker.
+
+    Args:
+        options: in place of the job's own.
+        bounds: which part of the rows it takes; None: all.
+        params: values of the declared parameters.
 
     Returns:
         The run as it is then: look at its `state`.
@@ -230,6 +276,7 @@ def run(job: type[Job] | Job, /, *, options: Options | None = None, **params: ob
         declaration_of(job_class_of(job)),
         params=params,
         options=options,
+        bounds=bounds,
         by=person(),
     )
     try:

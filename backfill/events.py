@@ -2,7 +2,7 @@
 
 | event | when | fields beside run, caused_by |
 |---|---|---|
-| run.enqueued | a run was written into the ledger | job, database, table, params |
+| run.enqueued | a run was written into the ledger | job, database, table, params, bounded, limit |
 | run.waiting | older transactions still write to the source | pids, seconds |
 | run.begun | it works | horizon, total_rows, total_is_exact, older_writers |
 | run.paused | a cause was added | cause, reason, ends |
@@ -10,7 +10,7 @@
 | run.sweeping | every slice is walked | deferred |
 | run.verifying | nothing is deferred | slices |
 | run.rewalked | the completion check sent slices back | slices, passes |
-| run.succeeded | the completion check agrees | counts |
+| run.succeeded | the completion check agrees | counts, limit |
 | run.failed | it stopped for good, until `retry` | reason |
 | run.cancelled | somebody ended it | reason |
 | run.retried | a failed run was taken up again | |

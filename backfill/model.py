@@ -159,6 +159,10 @@ class Counts:
         """Keys whose outcome is final."""
         return self.paged - self.deferred
 
+    def reach(self, limit: int | None) -> bool:
+        """True when as many rows were taken as a run may take: there may be more."""
+        return limit is not None and self.paged >= limit
+
     @property
     def total(self) -> int:
         """The sum of all outcomes, deferred keys among them."""

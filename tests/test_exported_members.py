@@ -12,6 +12,7 @@ import backfill
 
 PUBLIC = [
     "BatchInfo",
+    "Bounds",
     "Call",
     "Delete",
     "Insert",

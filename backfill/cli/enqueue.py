@@ -6,13 +6,21 @@ import math
 
 import click
 
-from backfill.cli.options import Assignment, collected, job_options, overrides, yes_option
+from backfill.cli.options import (
+    Assignment,
+    bounds_options,
+    collected,
+    job_options,
+    overrides,
+    yes_option,
+)
 from backfill.cli.session import Session, pass_session
 from backfill.errors import ExitCode, UsageError
 
 
 @click.command()
 @job_options
+@bounds_options
 @click.option("--wait", is_flag=True, help="Show it until it ends, and exit with its code.")
 @click.option(
     "--timeout",
@@ -36,6 +44,9 @@ def enqueue(
     batch_rows: str | None,
     gentle: bool,
     database: str | None,
+    from_key: str | None,
+    to_key: str | None,
+    limit: int | None,
     wait: bool,
     timeout: float | None,
     yes: bool,
@@ -57,6 +68,7 @@ def enqueue(
     )
     from backfill.engine.enqueue import person
     from backfill.entry import enqueue_in
+    from backfill.job import Bounds
 
     declaration = session.project.declaration(job)
     own = declaration.options.gentle() if gentle else declaration.options
@@ -64,7 +76,14 @@ def enqueue(
     values = declaration.parse_params(collected(params, what="parameter"))
     session.project.settings.require_redis_url()
     session.confirm_write(declaration.home(options), yes=yes)
-    done = enqueue_in(session.project, declaration, params=values, options=options, by=person())
+    done = enqueue_in(
+        session.project,
+        declaration,
+        params=values,
+        options=options,
+        bounds=Bounds(from_key=from_key, to_key=to_key, limit=limit),
+        by=person(),
+    )
     # the id alone on standard output: RUN=$(backfill enqueue …)
     click.echo(done.run.id)
     for warning in done.warnings:

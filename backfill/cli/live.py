@@ -188,6 +188,8 @@ def end_told(progress: Progress) -> str:
     )
     took = "" if seconds is None else f" after {duration(seconds)}"
     told = [f"{run.id} {state(progress)}{took}: {counts_sum(progress.counts)}"]
+    if run.run_state is RunState.SUCCEEDED and progress.counts.reach(run.row_limit):
+        told.append(f"it took the {run.row_limit:,} rows of its limit; there may be more")
     told += [f"{pause.cause}: {pause.reason}\nends: {pause.ends}" for pause in progress.pauses]
     if run.run_state is RunState.FAILED:
         told.append(f"{run.failure}\nmend it, then: backfill retry {run.id}")

@@ -100,6 +100,24 @@ def job_options(function: F) -> F:
     return function
 
 
+def bounds_options(function: F) -> F:
+    """Which part of its rows a run takes: for `run` and `enqueue`."""
+    decorators = [
+        click.option(
+            "--from", "from_key", metavar="KEY", help="The first key; of several columns as JSON."
+        ),
+        click.option(
+            "--to", "to_key", metavar="KEY", help="The first key that is not taken any more."
+        ),
+        click.option(
+            "--limit", type=click.IntRange(1, 2**63 - 1), metavar="N", help="At most so many rows."
+        ),
+    ]
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
 def run_argument(function: F) -> F:
     """The run that is meant, and where to look for it."""
     function = click.option(

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -16,6 +17,7 @@ import click
 
 from backfill.cli.options import (
     Assignment,
+    bounds_options,
     collected,
     job_options,
     overrides,
@@ -28,6 +30,8 @@ from backfill.model import PauseCause, RunState
 if TYPE_CHECKING:
     from backfill.cli.live import Reader
     from backfill.entry import Here
+    from backfill.job import Bounds
+    from backfill.pg.ledger import Run
     from backfill.project import Project
     from backfill.watch.progress import Progress
 
@@ -63,6 +67,7 @@ class Interruptions:
 
 @click.command()
 @job_options
+@bounds_options
 @yes_option
 @pass_session
 def run(
@@ -79,11 +84,15 @@ def run(
     batch_rows: str | None,
     gentle: bool,
     database: str | None,
+    from_key: str | None,
+    to_key: str | None,
+    limit: int | None,
     yes: bool,
 ) -> int:
     """Work on a job in this process, without Redis.
 
-    A live run of the same job with the same parameters, left by an earlier call, is continued.
+    A live run of the same job with the same parameters and bounds, left by an earlier call, is
+    continued.
     """
     given = overrides(
         settings,
@@ -96,12 +105,15 @@ def run(
         database=database,
     )
     from backfill.cli.live import Reader, end_told, exit_code, gallery_of
+    from backfill.job import Bounds
+    from backfill.watch.words import untold
 
     texts = collected(params, what="parameter")
-    here = _start(session, job, texts, given, gentle=gentle, yes=yes)
-    again = " ".join(
-        ["backfill run", job, *(f"-p {shlex.quote(f'{n}={v}')}" for n, v in texts.items())]
-    )
+    bounds = Bounds(from_key=from_key, to_key=to_key, limit=limit)
+    here = _start(session, job, texts, given, bounds, gentle=gentle, yes=yes)
+    again = _again(job, texts, here.run)
+    # pauses are told in logs, messages and Redis: there keys, which are values of rows, may not be
+    told = _again(job, texts, replace(here.run, **untold(here.run)))
     with (
         closing(here.desk.conn),
         Reader(gallery_of(session.project, here.desk, live=False), here.run.id) as reader,
@@ -110,7 +122,7 @@ def run(
         try:
             with here.notices:
                 _greet(here, reader, [*given, *(["gentle"] if gentle else [])])
-                progress = _work(here, reader, interruptions, again=again)
+                progress = _work(here, reader, interruptions, again=told)
                 click.echo(end_told(progress))
         except LeaveNowError:
             _leave(here, again)
@@ -119,11 +131,20 @@ def run(
     return exit_code(progress)
 
 
+def _again(job: str, texts: Mapping[str, str], run: Run) -> str:
+    """The command that continues the run here."""
+    from backfill.watch.words import bounds_flags
+
+    params = [f"-p {shlex.quote(f'{name}={text}')}" for name, text in texts.items()]
+    return " ".join(["backfill run", job, *params, *map(shlex.quote, bounds_flags(run))])
+
+
 def _start(
     session: Session,
     job: str,
     texts: Mapping[str, str],
     given: Mapping[str, str],
+    bounds: Bounds,
     *,
     gentle: bool,
     yes: bool,
@@ -137,7 +158,9 @@ def _start(
     values = declaration.parse_params(texts)
     session.confirm_write(declaration.home(options), yes=yes)
     _configure_log(session.project)
-    return start_here(session.project, declaration, params=values, options=options, by=person())
+    return start_here(
+        session.project, declaration, params=values, options=options, bounds=bounds, by=person()
+    )
 
 
 def _configure_log(project: Project) -> None:

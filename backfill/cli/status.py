@@ -11,7 +11,7 @@ import click
 from backfill.cli import show
 from backfill.cli.options import json_option, run_argument
 from backfill.cli.session import Session, pass_session
-from backfill.watch.words import counts_sum
+from backfill.watch.words import bounds, counts_sum
 
 if TYPE_CHECKING:
     from backfill.checkpoint import Checkpoint
@@ -32,11 +32,11 @@ def status(
 ) -> None:
     """List the runs, or show one in detail.
 
-    JSON of a run: {"run", "job", "label", "state", "executor", "requested_by", "params", "options",
-    "total_rows", "total_is_exact", "share", "counts", "slices", "held", "rows_per_second",
-    "eta_seconds", "eta_low_seconds", "eta_high_seconds", "eta_at", "limited_by", "speed",
-    "signals", "pauses", "workers", "failure", "created_at", "started_at", "finished_at", "source",
-    "database", "quarantine": {"open", "all"}}.
+    JSON of a run: {"run", "job", "label", "state", "executor", "requested_by", "params", "bounds":
+    {"from", "to", "limit"}, "options", "total_rows", "total_is_exact", "share", "counts", "slices",
+    "held", "rows_per_second", "eta_seconds", "eta_low_seconds", "eta_high_seconds", "eta_at",
+    "limited_by", "speed", "signals", "pauses", "workers", "failure", "created_at", "started_at",
+    "finished_at", "source", "database", "quarantine": {"open", "all"}}.
     Of the list: {"runs": […]}.
     """
     if run_text is None:
@@ -92,7 +92,7 @@ def _row(progress: Progress) -> list[str]:
         show.share(progress),
         f"{progress.counts.settled:,}",
         "" if rate is None or not run.run_state.is_working else f"{rate:,.0f}",
-        progress.label,
+        ", ".join(filter(None, (progress.label, bounds(run)))),
         show.local_time(run.created_at),
     ]
 
@@ -110,6 +110,7 @@ def _show(desk: Desk, progress: Progress) -> None:
             "failure": run.failure or "",
             "workers": _workers(progress),
             "params": ", ".join(f"{name}={value}" for name, value in run.params.items()),
+            "bounds": _bounds(progress),
             "options": _options(run),
             "database": desk.database,
             "asked by": f"{run.requested_by}, {show.local_time(run.created_at)}",
@@ -129,6 +130,12 @@ def _progress(progress: Progress) -> str:
     estimate = "" if progress.run.total_is_exact or progress.total_rows is None else " (estimated)"
     left = show.left(progress)
     return f"{progress.line()}{estimate}{f', {left}' if left else ''}"
+
+
+def _bounds(progress: Progress) -> str:
+    run = progress.run
+    is_limited = run.state == "succeeded" and progress.counts.reach(run.row_limit)
+    return f"{bounds(run)}{'; reached, there may be more' if is_limited else ''}"
 
 
 def _slices(progress: Progress) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
+from backfill.engine import limit
 from backfill.engine.bench import Bench, Probe, no_probe
 from backfill.engine.faults import (
     NotAllowedError,
@@ -101,6 +102,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             in_batch=True,
         ):
             now = hold(bench, held)
+            rows = limit.within(bench, now, rows)
             probe("before the page")
             page, outcomes = take(bench, now, rows, step, started)
             step.begin("write")
@@ -301,6 +303,8 @@ def record(
         )
         quarantine.add_quarantined(bench.conn, bench.ledger, now, refused)
     added = page.record(bench, now, outcome)
+    if now.phase is SlicePhase.WALK:
+        limit.check(bench, now, added.paged)
     phase = _next_phase(bench, now, page, added)
     held = slices.record(
         bench.conn,

@@ -14,9 +14,10 @@ from backfill.engine import lifecycle
 from backfill.engine.bench import Bench, run_info
 from backfill.engine.hooks import call_hook
 from backfill.events import Event
-from backfill.model import PauseCause, RunState
+from backfill.model import Key, PauseCause, RunState
 from backfill.pg.changes import set_state
 from backfill.pg.connect import READ_LIMITS, Limits, server_time, transaction
+from backfill.pg.keyset import bound
 from backfill.pg.ledger import Run, add_event, get_run
 
 #: Up to so many estimated rows the total is counted, under COUNT_LIMITS.
@@ -68,11 +69,14 @@ def begin(bench: Bench) -> Run:
 
 def _read_horizon(bench: Bench) -> None:
     """First the horizon, then the writers: one that begins in between has a later horizon's row."""
+    below = None if bench.run.to_key is None else tuple(bench.run.to_key)
     with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
-        row = bench.reader.execute(bench.keyset.last_key(), {}).fetchone()
+        row = bench.reader.execute(
+            bench.keyset.last_key(below=below is not None), bound("below", below)
+        ).fetchone()
     with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
         writers = bench.reader.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
-    total, is_exact = _total(bench)
+    total, is_exact = _total(bench, None if row is None else tuple(row[0]))
     with transaction(bench.conn):
         run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
         if run.run_state is not RunState.QUEUED or run.barrier is not None:
@@ -105,23 +109,38 @@ def _read_horizon(bench: Bench) -> None:
             )
 
 
-def _total(bench: Bench) -> tuple[int | None, bool]:
+def _total(bench: Bench, horizon: Key | None) -> tuple[int | None, bool]:
     """How many keys are ours: counted where that is cheap, else the planner's estimate."""
-    query = sql.SQL("SELECT {} FROM {} WHERE {}")
-    where = (bench.keyset.from_table, bench.keyset.condition)
+    run = bench.run
+    is_bounded = run.from_key is not None or run.to_key is not None
+    if is_bounded and horizon is None:
+        return 0, True
+    total, is_exact = _count(bench, horizon if is_bounded else None)
+    if run.row_limit is None or total is None or total <= run.row_limit:
+        return total, is_exact
+    return run.row_limit, is_exact
+
+
+def _count(bench: Bench, upto: Key | None) -> tuple[int | None, bool]:
+    """`upto`: from the run's first key up to this one; None: the whole table."""
+    query = sql.SQL("SELECT {} FROM {} WHERE {} AND {}")
+    within = sql.SQL("TRUE") if upto is None else bench.keyset.between(after=False)
+    where = (bench.keyset.from_table, within, bench.keyset.condition)
+    arguments = {**bench.arguments, **bound("upto", upto)}
     try:
         with transaction(bench.reader, COUNT_LIMITS, run=bench.run.id):
             plan = bench.reader.execute(
-                sql.SQL("EXPLAIN (FORMAT json) ") + query.format(sql.SQL("1"), *where),
-                bench.arguments,
+                sql.SQL("EXPLAIN (FORMAT json) ") + query.format(sql.SQL("1"), *where), arguments
             ).fetchone()
             estimate = int(plan[0][0]["Plan"]["Plan Rows"]) if plan else 0
-            if max(estimate, bench.source.estimated_rows) > COUNTED_ROWS:
+            # of a bounded run's rows the planner's estimate alone is known
+            known = 0 if upto is not None else bench.source.estimated_rows
+            if max(estimate, known) > COUNTED_ROWS:
                 return estimate, False
             try:
                 with bench.reader.transaction():
                     row = bench.reader.execute(
-                        query.format(sql.SQL("count(*)"), *where), bench.arguments
+                        query.format(sql.SQL("count(*)"), *where), arguments
                     ).fetchone()
             except psycopg.errors.QueryCanceled:
                 return estimate, False

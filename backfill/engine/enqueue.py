@@ -15,9 +15,10 @@ from backfill.engine.lifecycle import START_ALL, hold_back
 from backfill.engine.preflight import Preflight, preflight
 from backfill.errors import RefusedError
 from backfill.events import Event
-from backfill.job import Options
+from backfill.job import Bounds, Options
 from backfill.job.declaration import Declaration, bind
-from backfill.model import RunState
+from backfill.model import Key, RunState
+from backfill.pg.bounds import Resolved, resolve
 from backfill.pg.changes import claim_writes, insert_run
 from backfill.pg.connect import Connection, transaction
 from backfill.pg.control import stopped
@@ -51,6 +52,7 @@ class Prepared:
     params: Mapping[str, object]
     options: Options
     found: Preflight
+    bounds: Resolved
 
 
 def prepare(
@@ -59,6 +61,7 @@ def prepare(
     *,
     params: Mapping[str, object],
     options: Options | None,
+    bounds: Bounds | None = None,
     environ: Mapping[str, str] = os.environ,
     source_conn: Connection | None = None,
 ) -> Prepared:
@@ -68,7 +71,7 @@ def prepare(
         source_conn: to the source's database, where it is not the one that is written.
 
     Raises:
-        BackfillError: the preflight refuses, or a parameter is wrong.
+        BackfillError: the preflight refuses, or a parameter or bound is wrong.
     """
     values = declaration.complete_params(params)
     job = bind(declaration.job_class, params, environ=environ)
@@ -82,6 +85,7 @@ def prepare(
         params=declaration.params_to_json(values),
         options=options or declaration.options,
         found=found,
+        bounds=resolve(source_conn or conn, found.source, bounds or Bounds()),
     )
 
 
@@ -98,7 +102,7 @@ def write_run(
 
     Raises psycopg's UniqueViolation of `run_one_live_per_job` when the job has a live run.
     """
-    declaration, found = prepared.declaration, prepared.found
+    declaration, found, bounds = prepared.declaration, prepared.found, prepared.bounds
     button = stopped(conn, ledger, lock=True)
     insert_run(
         conn,
@@ -114,6 +118,9 @@ def write_run(
             "executor": executor,
             "requested_by": by,
             "source": found.source.to_json(),
+            "from_key": _listed(bounds.from_key),
+            "to_key": _listed(bounds.to_key),
+            "row_limit": bounds.limit,
         },
     )
     claim_writes(conn, ledger, prepared.id, found.relation, found.columns)
@@ -127,8 +134,23 @@ def write_run(
         database=prepared.options.database,
         table=found.source.table,
         params=prepared.params,
+        **_told(bounds),
     )
     hold_back(conn, ledger, prepared.id, button)
+
+
+def _listed(key: Key | None) -> list[str] | None:
+    return None if key is None else list(key)
+
+
+def _told(bounds: Resolved) -> dict[str, object]:
+    """What an event says of bounds: it is logged, too, so no keys, which are values of rows."""
+    told: dict[str, object] = {}
+    if bounds.from_key is not None or bounds.to_key is not None:
+        told["bounded"] = True
+    if bounds.limit is not None:
+        told["limit"] = bounds.limit
+    return told
 
 
 def create_run(
@@ -140,19 +162,22 @@ def create_run(
     options: Options | None,
     executor: str,
     by: str,
+    bounds: Bounds | None = None,
     environ: Mapping[str, str] = os.environ,
     source_conn: Connection | None = None,
 ) -> tuple[Run, Preflight]:
     """Check the job against the database and write a queued run.
 
     Raises:
-        BackfillError: the preflight refuses, a parameter is wrong, another live run is in the way.
+        BackfillError: the preflight refuses, a parameter or bound is wrong, another live run is in
+            the way.
     """
     prepared = prepare(
         conn,
         declaration,
         params=params,
         options=options,
+        bounds=bounds,
         environ=environ,
         source_conn=source_conn,
     )

@@ -4,6 +4,7 @@ Interruption
  ├── StaleEpochError     the slice is another's now; nothing was written (I3)
  ├── NotAllowedError     the run does not work in this state; nothing was written
  ├── RowsRefusedError    the write of several rows was refused: halve
+ ├── LimitedError        the run's limit leaves this slice no row, now or for good
  ├── OutageError         the transform says that the world outside is away: wait
  ├── StopError           nobody's row: the run pauses with this reason
  └── RetriableError      transient: again, with backoff; `timed_out`: with a smaller batch
@@ -24,6 +25,14 @@ class StaleEpochError(Interruption):
 
 class NotAllowedError(Interruption):
     """The run's state does not allow work, or the slice is in another phase."""
+
+
+class LimitedError(Interruption):
+    """Nothing is left of the run's limit; after `seconds` there may be again, 0: never."""
+
+    def __init__(self, reason: str, *, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 class RowsRefusedError(Interruption):

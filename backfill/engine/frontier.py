@@ -7,6 +7,7 @@ same time waste a few milliseconds, nothing else (I2: slices tile the key space 
 
 from __future__ import annotations
 
+from backfill.engine import limit
 from backfill.engine.bench import Bench
 from backfill.model import Key
 from backfill.pg import slices
@@ -17,7 +18,7 @@ from backfill.pg.slices import Slice
 
 
 def place_next(bench: Bench, *, slot: int) -> Slice | None:
-    """Place and hold the next slice; None when the frontier has reached the horizon.
+    """Place and hold the next slice; None: the frontier is at the horizon, or at the run's limit.
 
     Raises:
         SlotTakenError: another task fills this slot.
@@ -26,6 +27,8 @@ def place_next(bench: Bench, *, slot: int) -> Slice | None:
     while True:
         run = get_run(bench.conn, bench.ledger, bench.run.id)
         if run.frontier_done or run.horizon is None or not run.run_state.is_working:
+            return None
+        if run.row_limit is not None and not limit.may_place(bench):
             return None
         after = None if run.frontier is None else tuple(run.frontier)
         upto, is_last = _upper_end(bench, after, tuple(run.horizon))

@@ -192,6 +192,7 @@ def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str, may_succeed:
         run=run.id,
         caused_by=by,
         counts=total.counts.as_dict(),
+        **({"limit": run.row_limit} if total.counts.reach(run.row_limit) else {}),
     )
 
 

@@ -26,7 +26,7 @@ from dataclasses import replace
 
 import psycopg
 
-from backfill.engine import batch, unlocked
+from backfill.engine import batch, limit, unlocked
 from backfill.engine.batch import Batch, Step
 from backfill.engine.beat import Beat
 from backfill.engine.bench import Bench, Probe, no_probe
@@ -68,6 +68,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
         )
         if reading.takes and _is_due_with_lock(bench, now):
             return batch.execute(bench, held, rows=rows, probe=probe)
+        rows = limit.within(bench, now, rows)
         probe("before the page")
         seen = unlocked.read(bench, reading, now, rows)
     except psycopg.Error as error:

@@ -23,6 +23,7 @@ from backfill.events import Event
 from backfill.job import Insert, Job, Options, RowFactory
 from backfill.job.declaration import Declaration, bind
 from backfill.pg import catalog, slices
+from backfill.pg.bounds import begin_at
 from backfill.pg.connect import READ_LIMITS, Connection, refuse_standby, transaction
 from backfill.pg.control import add_event_once
 from backfill.pg.keyset import Keyset
@@ -124,7 +125,9 @@ def _make(
     )
     arguments = declaration.sql_arguments(job)
     read = read_relation(reader, declaration, source, arguments)
-    keyset = keyset_of(declaration, source, resolved.key, resolved.key_types)
+    keyset = begin_at(
+        keyset_of(declaration, source, resolved.key, resolved.key_types), run.from_key
+    )
     writer = Writer(declaration, keyset, source=read, target=target, arguments=arguments)
     columns = (
         read_columns(declaration, read, resolved.key)

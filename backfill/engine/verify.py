@@ -81,31 +81,34 @@ def verify(bench: Bench, held: Slice) -> Verdict:
 
 
 def _remaining(bench: Bench, held: Slice) -> int:
+    """Up to the slice's end, which for one that was cut is where its walk came to."""
     total: int = 0
-    after = held.after
-    while True:
+    after, upto = held.after, held.cursor if held.is_cut else held.upto
+    while upto is not None:
         with transaction(bench.conn, READ_LIMITS, run=held.run):
             ours, looked_at, last = bench.conn.execute(
                 bench.keyset.remaining(after=after is not None),
                 {
                     **bench.arguments,
                     **bound("after", after),
-                    **bound("upto", held.upto),
+                    **bound("upto", upto),
                     "rows": PAGE_ROWS,
                 },
             ).fetchall()[0]
         total += ours
-        if looked_at < PAGE_ROWS or tuple(last) == held.upto:
+        if looked_at < PAGE_ROWS or tuple(last) == upto:
             return total
         after = tuple(last)
         slices.heartbeat(bench.conn, bench.ledger, held, lease_seconds=bench.settings.lease_seconds)
+    return 0
 
 
 def _walk_again(bench: Bench, now: Slice, verdict: Verdict) -> None:
     """Keys left on purpose are paged, and counted, anew; quarantined ones are left out."""
     bench.conn.execute(
         bench.ledger.q(
-            "UPDATE {s}.slice SET phase = 'walk', cursor = NULL, pass = pass + 1,"
+            "UPDATE {s}.slice SET phase = 'walk', cursor = NULL, pass = pass + 1, allowance = 0,"
+            " is_cut = false,"
             " paged = paged - unchanged - skipped - suppressed, unchanged = 0, skipped = 0,"
             " suppressed = 0, holder = NULL, slot = NULL, lease_until = NULL"
             " WHERE run = %s AND number = %s"
@@ -134,7 +137,7 @@ def _examples(bench: Bench, held: Slice) -> list[Key]:
                 {
                     **bench.arguments,
                     **bound("after", held.after),
-                    **bound("upto", held.upto),
+                    **bound("upto", held.cursor if held.is_cut else held.upto),
                 },
             )
         ]

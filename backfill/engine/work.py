@@ -16,11 +16,12 @@ import psycopg
 import structlog
 import tenacity
 
-from backfill.engine import batch, lifecycle, optimistic
+from backfill.engine import batch, lifecycle, limit, optimistic
 from backfill.engine.begin import begin
 from backfill.engine.bench import Bench, run_info
 from backfill.engine.faults import (
     Interruption,
+    LimitedError,
     NotAllowedError,
     OutageError,
     RetriableError,
@@ -230,10 +231,10 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
                 )
         else:
             wait_seconds = _batches(bench, held, report, is_over)
-    except StaleEpochError as error:
+    except (StaleEpochError, NotAllowedError) as error:
         why = str(error)
-    except NotAllowedError as error:
-        why = str(error)
+    except LimitedError as limited:
+        why, wait_seconds = str(limited), limited.seconds
     except OutageError as outage:
         why = f"outage: {outage.reason}"
         failed = True
@@ -336,6 +337,7 @@ def _resized(held: Slice, change: Resized | None) -> None:
 
 def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
     try:
+        limit.reserve(bench, held, rows=rows)
         execute = batch.execute if bench.reading is None else optimistic.execute
         return execute(bench, held, rows=min(rows, bench.sizer.rows), probe=bench.probe)
     except (RetriableError, RowsRefusedError) as error:

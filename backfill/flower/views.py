@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from backfill.errors import BackfillError
@@ -18,7 +19,7 @@ from backfill.pg.ledger import open_quarantine, quarantined_rows
 from backfill.pg.schedules import Schedule
 from backfill.watch.gallery import Gallery
 from backfill.watch.picture import Overview, Picture
-from backfill.watch.progress import utc
+from backfill.watch.words import bounds_to_json, untold, utc
 
 #: Runs that an overview lists, live ones first.
 MOST_RUNS = 30
@@ -90,6 +91,7 @@ def run(house: House, database: str, run_id: str) -> dict[str, Any]:
     shared = gallery.overview()
     return {
         **picture.to_json(),
+        "bounds": bounds_to_json(replace(of_run, **untold(of_run))),  # wherever it comes from
         "failure": None if of_run.failure is None else reason_without_keys(of_run.failure),
         "database": of_database(house, database),
         "events": _events(picture),

@@ -5,6 +5,7 @@ finds a project's jobs. The names for users are those of the package `backfill` 
 """
 
 from backfill.job.anatomy import Kind
+from backfill.job.bounds import Bounds
 from backfill.job.declaration import Declaration, bind, declaration_of
 from backfill.job.fragment import sql_fragment
 from backfill.job.job import Job
@@ -17,6 +18,7 @@ from backfill.job.target import Call, Delete, Insert, OnConflict, Target, Update
 from backfill.job.transform import Sql
 
 __all__ = [
+    "Bounds",
     "Call",
     "Declaration",
     "Delete",

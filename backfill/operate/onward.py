@@ -8,6 +8,7 @@ from backfill.entry import start_here
 from backfill.errors import BackfillError, ExitCode, as_told
 from backfill.model import PauseCause, RunState
 from backfill.operate.told import Told, send_or_warn
+from backfill.pg.bounds import bounds_of
 from backfill.pg.ledger import Run, get_run, pauses, totals, workers
 from backfill.project import Desk, Project
 from backfill.watch.progress import WORKER_SECONDS
@@ -73,6 +74,7 @@ def _finish(project: Project, desk: Desk, run: Run, *, by: str) -> Run:
         declaration,
         params=declaration.params_from_json(run.params),
         options=declaration.options.replace_from_text({"database": run.options["database"]}),
+        bounds=bounds_of(run),
         by=by,
     )
     try:

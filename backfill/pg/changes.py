@@ -26,9 +26,10 @@ def insert_run(conn: Connection, ledger: Ledger, run: Mapping[str, Any]) -> None
     conn.execute(
         ledger.q(
             "INSERT INTO {s}.run (id, job, job_version, fingerprint, declaration, params, options,"
-            " executor, requested_by, source) VALUES (%(id)s, %(job)s, %(job_version)s,"
-            " %(fingerprint)s, %(declaration)s, %(params)s, %(options)s, %(executor)s,"
-            " %(requested_by)s, %(source)s)"
+            " executor, requested_by, source, from_key, to_key, row_limit) VALUES (%(id)s, %(job)s,"
+            " %(job_version)s, %(fingerprint)s, %(declaration)s, %(params)s, %(options)s,"
+            " %(executor)s, %(requested_by)s, %(source)s, %(from_key)s::text[], %(to_key)s::text[],"
+            " %(row_limit)s)"
         ),
         {
             **run,

@@ -21,7 +21,7 @@ from backfill.errors import LedgerError, UsageError
 from backfill.pg.connect import LEDGER_LIMITS, Connection, transaction
 
 #: The version of the ledger that this code writes.
-VERSION = 4
+VERSION = 5
 
 #: Serialises two upgrades of one database; any constant that no other tool uses will do.
 _ADVISORY_LOCK = 0x6261636B66696C6C  # "backfill"

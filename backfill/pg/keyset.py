@@ -82,6 +82,7 @@ class Keyset:
         columns: the key's columns.
         types: their types, as written in a cast.
         matches: `(where) AND (todo)` as SQL with psycopg's placeholders, or `TRUE`.
+        begins: true from the run's first key on, in the same form; `TRUE`: from the smallest on.
     """
 
     table: str
@@ -89,6 +90,7 @@ class Keyset:
     columns: tuple[str, ...]
     types: tuple[str, ...]
     matches: str
+    begins: str = "TRUE"
 
     @property
     def from_table(self) -> sql.SQL:
@@ -118,7 +120,7 @@ class Keyset:
             )
         )
 
-    def compared(self, operator: Literal[">", "<="], prefix: str) -> sql.Composed:
+    def compared(self, operator: Literal[">", "<", "<="], prefix: str) -> sql.Composed:
         """`("a", "b") > (%(after_0)s::int, %(after_1)s::text)`."""
         values = sql.SQL(", ").join(
             sql.SQL("{}::{}").format(sql.Placeholder(f"{prefix}_{i}"), as_template(type_))
@@ -127,11 +129,9 @@ class Keyset:
         return sql.SQL("({}) {} ({})").format(self.key, sql.SQL(operator), values)
 
     def between(self, *, after: bool) -> sql.Composed:
-        """`(after, upto]`; without `after` the start form, from the smallest key on."""
-        upto = self.compared("<=", "upto")
-        if not after:
-            return upto
-        return sql.SQL("{} AND {}").format(self.compared(">", "after"), upto)
+        """`(after, upto]`; without `after` the start form, from the run's first key on."""
+        lower = self.compared(">", "after") if after else sql.SQL(self.begins)
+        return sql.SQL("{} AND {}").format(lower, self.compared("<=", "upto"))
 
     def unnested(
         self, extra: Sequence[tuple[str, str]] = (), *, numbered: bool = False
@@ -165,10 +165,17 @@ class Keyset:
             for i, column in enumerate(self.columns)
         )
 
-    def last_key(self) -> sql.Composed:
-        """The largest key of the table. There is no max(uuid) in PostgreSQL 15, hence the order."""
-        return sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT 1").format(
-            self.text_array(), self.from_table, self.descending
+    def last_key(self, *, below: bool = False) -> sql.Composed:
+        """The run's largest key in the table, with `below` of those below `below_0 …`.
+
+        There is no max(uuid) in PostgreSQL 15, hence the order.
+        """
+        return sql.SQL("SELECT {} FROM {} WHERE {} AND {} ORDER BY {} LIMIT 1").format(
+            self.text_array(),
+            self.from_table,
+            sql.SQL(self.begins),
+            self.compared("<", "below") if below else sql.SQL("TRUE"),
+            self.descending,
         )
 
     @_made_once

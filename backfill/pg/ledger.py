@@ -104,7 +104,10 @@ class ResolvedSource:
 class Run:
     """A run as the ledger has it; times are aware.
 
-    `speed`: the share of its full speed at which signals let it work now.
+    Attributes:
+        speed: the share of its full speed at which signals let it work now.
+        from_key, to_key: its first key, and the first beyond it; empty: there is one, untold here.
+        row_limit: so many rows it takes at most.
     """
 
     id: str
@@ -133,6 +136,9 @@ class Run:
     started_at: datetime | None
     finished_at: datetime | None
     speed: float = 1.0
+    from_key: Sequence[str] | None = None
+    to_key: Sequence[str] | None = None
+    row_limit: int | None = None
 
     @property
     def run_state(self) -> RunState:

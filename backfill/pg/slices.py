@@ -33,6 +33,8 @@ class Slice:
     """A slice that this process holds under `epoch`; `counts` as of when it was read.
 
     Attributes:
+        allowance: in a run with a limit, how many rows it may still page.
+        is_cut: it ends at its cursor, where the run's limit was reached.
         wal_at: the bytes that the server's WAL had come to then; None: not asked for.
     """
 
@@ -46,12 +48,14 @@ class Slice:
     epoch: int
     attempts: int
     counts: Counts
+    allowance: int = 0
+    is_cut: bool = False
     wal_at: int | None = field(default=None, compare=False)
 
 
 _COUNTS = tuple(Counts().as_dict())
-_PLACE = ("run", "number", "after", "upto", "cursor", "phase", "pass", "epoch", "attempts")
-_NAMES = (*_PLACE, *_COUNTS)
+_AS_THEY_ARE = ("run", "number", "epoch", "attempts", "allowance", "is_cut")
+_NAMES = (*_AS_THEY_ARE, "after", "upto", "cursor", "phase", "pass", *_COUNTS)
 _OF_SLICE, _OF_S = quoted(_NAMES), quoted(_NAMES, of="s")
 
 
@@ -61,15 +65,12 @@ def _key(value: Sequence[str] | None) -> Key | None:
 
 def _slice(row: Mapping[str, Any]) -> Slice:
     return Slice(
-        run=row["run"],
-        number=row["number"],
+        **{name: row[name] for name in _AS_THEY_ARE},
         after=_key(row["after"]),
         upto=tuple(row["upto"]),
         cursor=_key(row["cursor"]),
         phase=SlicePhase(row["phase"]),
         passes=row["pass"],
-        epoch=row["epoch"],
-        attempts=row["attempts"],
         counts=Counts(**{name: row[name] for name in _COUNTS}),
         wal_at=row.get("wal_at"),
     )
@@ -277,6 +278,7 @@ def record(
                 " quarantined = quarantined + %(quarantined)s,"
                 " suppressed = suppressed + %(suppressed)s, gone = gone + %(gone)s,"
                 " deferred = deferred + %(deferred)s,"
+                " allowance = greatest(allowance - %(paged)s, 0),"
                 " progress_at = CASE WHEN %(progress)s THEN clock_timestamp() ELSE progress_at END,"
                 " batch_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp()),"
                 " batch_rows = %(taken)s,"

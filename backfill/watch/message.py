@@ -23,7 +23,7 @@ from backfill.pg.ledger import Ledger, Run, get_run, totals
 from backfill.pg.notices import Notice
 from backfill.settings_notify import Kind
 from backfill.watch.progress import label
-from backfill.watch.words import counts_sum, duration
+from backfill.watch.words import bounds_flags, counts_sum, duration
 
 #: The event, and the cause of a pause, that each kind of message tells of.
 EVENTS: Mapping[tuple[str, str], Kind] = {
@@ -134,6 +134,8 @@ def compose(conn: Connection, ledger: Ledger, notice: Notice, *, database: str) 
     if kind is None:
         raise UsageError(f"nobody is told of {notice.name} by this version")
     reason = _clean(notice.detail.get("reason", ""))
+    if kind is Kind.SUCCEEDED and "limit" in notice.detail:
+        reason = f"it took the {notice.detail['limit']:,} rows of its limit; there may be more"
     seconds = (notice.at - run.started_at).total_seconds() if run.started_at else None
     return Message(
         id=f"{ledger.id}:{notice.id}",
@@ -187,7 +189,7 @@ def _headline(kind: Kind, cause: str, run: Run, reason: str, seconds: float | No
     if kind is Kind.STARTED:
         return f"{run.id} started, asked for by {_clean(run.requested_by)}"
     if kind is Kind.SUCCEEDED:
-        return f"{run.id} succeeded{after}"
+        return f"{run.id} succeeded{after}{told}"
     if kind is Kind.FAILED:
         return f"{run.id} failed{after}{told}"
     return f"{run.id} is paused ({cause}){after}{told}"
@@ -215,13 +217,15 @@ def _next(kind: Kind, cause: str, run: Run) -> str:
 
 
 def run_again(run: Run) -> str:
-    """The command that goes on with a run that a process of its own worked on."""
+    """The command that goes on with a run that a process of its own worked on; without keys."""
+    if run.from_key is not None or run.to_key is not None:
+        return f"backfill status {run.id}"
     params = [
         f"-p {shlex.quote(f'{name}={value if isinstance(value, str) else json.dumps(value)}')}"
         for name, value in run.params.items()
         if value is not None
     ]
-    return " ".join(["backfill run", run.job, *params])
+    return " ".join(["backfill run", run.job, *params, *bounds_flags(run)])
 
 
 def _clean(text: object) -> str:

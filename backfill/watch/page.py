@@ -20,7 +20,7 @@ from backfill.watch.history import Stretch, pauses_of
 from backfill.watch.markdown import bars, code, table, text
 from backfill.watch.progress import label
 from backfill.watch.report import MOST_ROWS, Report
-from backfill.watch.words import counts_sum, duration
+from backfill.watch.words import bounds, counts_sum, duration
 
 #: Lines of a table that may grow without bound.
 _MOST_LINES = 200
@@ -98,6 +98,7 @@ def _what(report: Report) -> Iterator[str]:
         "todo": code(source["todo"]) if source["todo"] else "none",
         "computed by": computed or "Python",
         "parameters": ", ".join(code(f"{name} = {value}") for name, value in run.params.items()),
+        "bounds": text(bounds(run)),
         "options that differ from the defaults": ", ".join(
             code(f"{name} = {run.options[name]}")
             for name in (*defaults, *sorted(run.options.keys() - defaults))

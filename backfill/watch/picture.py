@@ -34,7 +34,8 @@ from backfill.pg.pulses import Pulse
 from backfill.pg.samples import Sample
 from backfill.pg.schedules import Schedule, list_schedules
 from backfill.watch.limits import Slots
-from backfill.watch.progress import WORKER_SECONDS, Progress, read_within, utc
+from backfill.watch.progress import WORKER_SECONDS, Progress, read_within
+from backfill.watch.words import untold, utc
 
 #: So many of a run's newest events are part of its picture.
 EVENTS = 50
@@ -93,7 +94,11 @@ class Picture:
                 "version": _VERSION,
                 "database": self.database,
                 "at": progress.at,
-                "run": {**_plain(progress.run), **dict.fromkeys(_KEYS_OF_RUN)},
+                "run": {
+                    **_plain(progress.run),
+                    **dict.fromkeys(_KEYS_OF_RUN),
+                    **untold(progress.run),
+                },
                 "counts": progress.counts.as_dict(),
                 "committed": (progress.committed or progress.counts).as_dict(),
                 "progress_at": progress.progress_at,

@@ -21,6 +21,7 @@ from backfill.pg.slices import held_by_all
 from backfill.rate import Rate
 from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, check_rate, estimate
 from backfill.watch.limits import Limit, Slots, in_words, limits
+from backfill.watch.words import bounds_to_json, utc
 
 #: A worker that was not seen for so long is not counted.
 WORKER_SECONDS = 10.0
@@ -212,6 +213,7 @@ class Progress:
             "executor": run.executor,
             "requested_by": run.requested_by,
             "params": dict(run.params),
+            "bounds": bounds_to_json(run),
             "options": dict(run.options),
             "total_rows": self.total_rows,
             "total_is_exact": run.total_is_exact,
@@ -272,11 +274,6 @@ def line(
     of = "" if total is None else f"/{total:,}"
     rate = "" if rows_per_second is None else f", {rows_per_second:,.0f} rows/s"
     return f"{label(run)}{share} {settled:,}{of}{rate}"
-
-
-def utc(at: datetime | None) -> str | None:
-    """ISO 8601, in UTC."""
-    return None if at is None else at.astimezone(UTC).isoformat()
 
 
 def label(run: Run) -> str:

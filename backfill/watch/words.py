@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
 from backfill.model import Counts
 from backfill.url import safe_url
+
+if TYPE_CHECKING:  # the driver takes a while to import
+    from backfill.pg.ledger import Run
+
+
+def utc(at: datetime | None) -> str | None:
+    """ISO 8601, in UTC."""
+    return None if at is None else at.astimezone(UTC).isoformat()
 
 
 def duration(seconds: float) -> str:
@@ -26,6 +39,57 @@ def counts_sum(counts: Counts) -> str:
         f"{value:,} {name}" for name, value in counts.as_dict().items() if value and name != "paged"
     ]
     return f"{counts.paged:,} paged = {' + '.join(outcomes) or '0'}"
+
+
+def bounds(run: Run) -> str:
+    """`from 100, up to 200 (not included), at most 1,000 rows`; empty: all that match.
+
+    Keys are values of rows: for the terminal and the report alone. See `untold`.
+    """
+    told = []
+    if run.from_key is not None:
+        told.append(f"from {_key(run.from_key)}")
+    if run.to_key is not None:
+        told.append(f"up to {_key(run.to_key)} (not included)")
+    if run.row_limit is not None:
+        told.append(f"at most {run.row_limit:,} rows")
+    return ", ".join(told)
+
+
+def _key(key: Sequence[str]) -> str:
+    """As the command line takes it; KEY where it is not told."""
+    if not key:
+        return "KEY"
+    return key[0] if len(key) == 1 else json.dumps(list(key), ensure_ascii=False)
+
+
+def bounds_flags(run: Run) -> list[str]:
+    """The same as arguments of `run` and `enqueue`, not quoted."""
+    flags = []
+    if run.from_key is not None:
+        flags.append(f"--from={_key(run.from_key)}")
+    if run.to_key is not None:
+        flags.append(f"--to={_key(run.to_key)}")
+    if run.row_limit is not None:
+        flags.append(f"--limit={run.row_limit}")
+    return flags
+
+
+def bounds_to_json(run: Run) -> dict[str, Any]:
+    """`from` and `to` are lists of texts; null: not bounded; empty: bounded, and not told here."""
+    return {
+        "from": None if run.from_key is None else list(run.from_key),
+        "to": None if run.to_key is None else list(run.to_key),
+        "limit": run.row_limit,
+    }
+
+
+def untold(run: Run) -> dict[str, Any]:
+    """What a run's keys are replaced by where values of rows may not be."""
+    return {
+        "from_key": None if run.from_key is None else [],
+        "to_key": None if run.to_key is None else [],
+    }
 
 
 def told_url(database: str, url: str) -> str:

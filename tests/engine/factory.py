@@ -31,7 +31,7 @@ from backfill.engine.enqueue import create_run
 from backfill.engine.here import Crew
 from backfill.engine.pace import Pace
 from backfill.engine.setup import make_bench
-from backfill.job import Job, Options
+from backfill.job import Bounds, Job, Options
 from backfill.job.declaration import declaration_of
 from backfill.model import Counts, PauseCause
 from backfill.pg.connect import Connection, connect
@@ -216,7 +216,14 @@ class Worksite:
 
     # --- runs -------------------------------------------------------------------------------
 
-    def enqueue(self, job: type[Job], *, options: Options | None = None, **params: object) -> Run:
+    def enqueue(
+        self,
+        job: type[Job],
+        *,
+        options: Options | None = None,
+        bounds: Bounds | None = None,
+        **params: object,
+    ) -> Run:
         """Check the job and write a queued run."""
         source_conn = None if self.source_url is None else connect(self.source_url)
         try:
@@ -226,6 +233,7 @@ class Worksite:
                 declaration_of(job),
                 params=params,
                 options=options,
+                bounds=bounds,
                 executor="local",
                 by="the test",
                 source_conn=source_conn,
@@ -272,9 +280,16 @@ class Worksite:
         bench.probe = probe
         return bench
 
-    def begun(self, job: type[Job], *, options: Options | None = None, **params: object) -> Run:
+    def begun(
+        self,
+        job: type[Job],
+        *,
+        options: Options | None = None,
+        bounds: Bounds | None = None,
+        **params: object,
+    ) -> Run:
         """Enqueue a run and let it begin: its horizon is read, no slice is placed yet."""
-        run = self.enqueue(job, options=options, **params)
+        run = self.enqueue(job, options=options, bounds=bounds, **params)
         bench = self.bench(job, run)
         assert begin(bench).state == "running"
         bench.close()
@@ -310,12 +325,13 @@ class Worksite:
         job: type[Job],
         *,
         options: Options | None = None,
+        bounds: Bounds | None = None,
         threads: int = 1,
         params: Mapping[str, object] | None = None,
         **bench: Any,
     ) -> Outcome:
         """Enqueue and work; for `bench` see there."""
-        run = self.enqueue(job, options=options, **(params or {}))
+        run = self.enqueue(job, options=options, bounds=bounds, **(params or {}))
         return self.work(job, run, threads=threads, **bench)
 
     def outcome(self, run: Run) -> Outcome:

@@ -63,8 +63,16 @@ function aboutOf(run) {
     ["Worked on by", run.executor === "celery" ? plural(run.workers, "worker") : "one process"],
     ["Rows", Object.entries(run.counts).filter(([name, value]) => value && name !== "paged").map(([name, value]) => `${count(value)} ${name}`).join(", ") || "none yet"],
     ["Parameters", said(run.params)],
+    ["Bounds", boundsOf(run)],
     ["Options", said(run.options)],
   ];
+}
+
+/* Keys are values of rows: they are not told here. */
+function boundsOf(run) {
+  const { from, to, limit } = run.bounds;
+  const keys = from && to ? "from a key up to another" : from ? "from a key on" : to ? "up to a key" : null;
+  return [keys && `${keys} (\`backfill status ${run.run}\` names them)`, limit && `at most ${count(limit)} rows`].filter(Boolean).join(", ") || "none";
 }
 
 // ------------------------------------------------------------------------- charts

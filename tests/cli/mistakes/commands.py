@@ -130,6 +130,15 @@ JOBS: list[Mistake] = [
     mistake("run bad_sql", 3, "lowr"),
     mistake("run keyless", 3, "log", "key"),
     mistake("run null_key", 3, "maybe", "NULL"),
+    # bounds of a run
+    mistake("run lower_email --from abc", 2, "--from", "column id", "bigint", '"abc"'),
+    mistake("enqueue lower_email --to 1e3", 2, "--to", "column id", "bigint"),
+    mistake("run lower_email --from 5 --to 5", 2, "--from", "does not come before --to"),
+    mistake("run lower_email --limit 0", 2, "--limit"),
+    mistake("enqueue lower_email --limit many", 2, "--limit", "'many'"),
+    mistake(f"run lower_email --limit {'9' * 30}", 2, "--limit"),
+    *(mistake(["run", "lower_email", "--from", word], 2, "column id") for word in HOSTILE),
+    mistake("schedule add n lower_email --at 2099-01-01T00:00Z --limit 5", 2, "--limit"),
     # options of a run
     mistake("run lower_email --set rat=5/s", 2, "rat", "Did you mean rate?"),
     mistake("run lower_email --set rate", 2, "'rate'", "name=value"),
