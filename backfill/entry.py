@@ -21,6 +21,7 @@ from backfill.pg.ledger import Run, get_run, live_runs, totals, workers
 from backfill.project import Desk, Project, job_class_of
 from backfill.watch.progress import WORKER_SECONDS
 from backfill.worker.beside import Beside
+from backfill.worker.installed import project_here
 from backfill.worker.notices import Notices
 
 
@@ -70,9 +71,10 @@ def enqueue_in(
     Raises:
         BackfillError: the preflight refuses, or something does not answer.
     """
-    from backfill.worker.send import send_slots  # Celery takes a while to import
+    from backfill.worker.app import app_of  # Celery takes a while to import
+    from backfill.worker.send import send_slots
 
-    project.settings.require_redis_url()
+    app_of(project)  # what it refuses is refused before anything is written
     chosen = options or declaration.options
     desk = project.open(declaration.home(chosen))
     try:
@@ -241,7 +243,7 @@ def enqueue(
         BackfillError: see errors.py; nothing has been enqueued.
     """
     return enqueue_in(
-        Project.find(),
+        project_here(),
         declaration_of(job_class_of(job)),
         params=params,
         options=options,
@@ -272,7 +274,7 @@ def run(
         BackfillError: see errors.py.
     """
     here = start_here(
-        Project.find(),
+        project_here(),
         declaration_of(job_class_of(job)),
         params=params,
         options=options,

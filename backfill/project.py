@@ -59,12 +59,13 @@ class Project:
 
     @classmethod
     def find(cls, explicit: Path | None = None) -> Project:
-        """The project around the current folder, or the one named.
+        """The project named: here, else by BACKFILL_PROJECT; else the one around this folder.
 
         Raises:
             ProjectError: its settings cannot be used.
         """
-        root = find_project(explicit=explicit)
+        named = os.environ.get("BACKFILL_PROJECT")
+        root = find_project(explicit=explicit or (Path(named) if named else None))
         return cls(load_settings(root, os.environ), read_environment(root, os.environ))
 
     @cached_property

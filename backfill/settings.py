@@ -7,6 +7,7 @@ a table `[tool.backfill]`. All keys, with their defaults:
     setup = "myapp.boot:setup"         # called before them (none)
     schema = "backfill"                # the ledger's schema
     queue = "backfill"                 # Celery's queue
+    celery_app = "myapp.celery:app"    # your own Celery application (ours)
     log_format = "auto"                # console | json | auto: console on a terminal
     log_level = "info"                 # debug | info | warning | error
     [databases.main]                   # without any: one named default, from BACKFILL_DATABASE_URL
@@ -156,6 +157,7 @@ class Settings:
         redis_url_env: the environment variable of the Redis URL.
         schema: the ledger's schema, a plain lower-case name.
         queue: Celery's queue.
+        celery_app: `module:name` of the user's own application; None: ours.
         log_format, log_level: of structlog.
         engine: times of the engine.
         raw_redis_url: what the variable holds, None where it is missing; use `redis_url`.
@@ -172,6 +174,7 @@ class Settings:
     redis_url_env: str = DEFAULT_REDIS_URL_ENV
     schema: str = "backfill"
     queue: str = "backfill"
+    celery_app: str | None = None
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -286,7 +289,7 @@ def load(project: Path | None, environ: Mapping[str, str]) -> Settings:
     root = table or SettingsTable("the defaults", "", {})
     root.refuse_unknown(
         (
-            *("jobs", "setup", "schema", "queue", "log_format", "log_level"),
+            *("jobs", "setup", "schema", "queue", "celery_app", "log_format", "log_level"),
             *("databases", "notify", "redis", "engine"),
         )
     )
@@ -301,6 +304,7 @@ def load(project: Path | None, environ: Mapping[str, str]) -> Settings:
         channels=read_channels(root.table("notify"), environment),
         redis_url_env=redis_url_env or DEFAULT_REDIS_URL_ENV,
         schema=root.text("schema", _SCHEMA, "a plain lower-case name of a schema") or "backfill",
+        celery_app=root.text("celery_app", _FUNCTION, 'an object, such as "myapp.celery:app"'),
         queue=root.text("queue", _NAME, "letters, digits and . _ -") or "backfill",
         log_format=root.choice("log_format", get_args(LogFormat), "auto"),
         log_level=root.choice("log_level", get_args(LogLevel), "info"),

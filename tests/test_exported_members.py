@@ -77,3 +77,9 @@ def test_importing_is_quick() -> None:
     ours = min(seconds("import backfill") for _ in range(5))
     # the goal is 0.08 s, the bound five times that
     assert ours - bare < 0.4
+
+
+def test_what_a_celery_application_needs_is_one_function() -> None:
+    from backfill import celery
+
+    assert celery.__all__ == ["install"]

@@ -69,12 +69,13 @@ def enqueue(
     from backfill.engine.enqueue import person
     from backfill.entry import enqueue_in
     from backfill.job import Bounds
+    from backfill.worker.installed import require_broker
 
     declaration = session.project.declaration(job)
     own = declaration.options.gentle() if gentle else declaration.options
     options = own.replace_from_text(given)
     values = declaration.parse_params(collected(params, what="parameter"))
-    session.project.settings.require_redis_url()
+    require_broker(session.project)
     session.confirm_write(declaration.home(options), yes=yes)
     done = enqueue_in(
         session.project,

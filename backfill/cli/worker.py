@@ -68,10 +68,11 @@ def worker(
     follows -- goes to `celery worker`.
     """
     from backfill.watch.logs import configure
+    from backfill.worker.installed import require_broker
     from backfill.worker.main import start
 
     settings = session.project.settings
-    settings.require_redis_url()
+    require_broker(session.project)
     level = loglevel or settings.log_level
     configure(settings.log_format, level)
     return start(

@@ -17,7 +17,7 @@ from backfill.flower.house import House
 from backfill.job.suggestion import did_you_mean
 from backfill.project import Project
 from backfill.watch.exporter import register
-from backfill.worker.app import make_app
+from backfill.worker.app import app_of
 
 #: What our tasks say: their result is the run's progress. The uuid leads to a task's page.
 TASKS_COLUMNS = "name,uuid,state,kwargs,result,received,runtime,worker"
@@ -43,7 +43,7 @@ def start(project: Project, flags: Sequence[str], *, say: Callable[[str], None])
     """
     for database in project.settings.databases.values():
         _ = database.url  # a missing variable is said now, not on every page
-    capp = make_app(project)
+    capp = app_of(project)
     _set_options(project, flags)
     house = House(project)
     metrics = register(project)

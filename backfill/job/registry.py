@@ -73,10 +73,7 @@ def load(modules: Sequence[str], *, project: Path | None, setup: str | None = No
     Raises:
         ProjectError: `setup` fails, or two jobs have the same name.
     """
-    if project is not None and (folder := str(project.resolve())) not in sys.path:
-        sys.path.insert(0, folder)
-    # a module may have been written a moment ago
-    importlib.invalidate_caches()
+    _put_on_path(project)
     if setup is not None:
         _call(setup, project)
     broken: dict[str, str] = {}
@@ -96,6 +93,33 @@ def load(modules: Sequence[str], *, project: Path | None, setup: str | None = No
     return Registry(
         jobs=MappingProxyType(dict(sorted(jobs.items()))), broken=MappingProxyType(broken)
     )
+
+
+def find_object(named: str, *, project: Path | None, what: str) -> object:
+    """Import what a setting names, such as `myapp.celery:app`.
+
+    Args:
+        what: the setting, for messages.
+
+    Raises:
+        ProjectError: it cannot be imported.
+    """
+    _put_on_path(project)
+    module_name, _, name = named.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except (Exception, SystemExit) as error:
+        raise ProjectError(
+            f"{what} = {named!r} cannot be used: {_one_line(error, project)}",
+            remedy="Mend it, or take it out of the project's settings.",
+        ) from error
+
+
+def _put_on_path(project: Path | None) -> None:
+    if project is not None and (folder := str(project.resolve())) not in sys.path:
+        sys.path.insert(0, folder)
+    # a module may have been written a moment ago
+    importlib.invalidate_caches()
 
 
 def _call(setup: str, project: Path | None) -> None:

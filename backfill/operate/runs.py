@@ -15,6 +15,7 @@ from backfill.operate.onward import go_on, still_paused
 from backfill.operate.told import Told
 from backfill.pg.ledger import Run, get_run, pauses, totals
 from backfill.project import Desk, Project
+from backfill.worker.installed import require_broker
 
 #: The reason of a pause or a cancellation for which nobody gave one.
 NO_REASON = "somebody asked for it"
@@ -193,7 +194,7 @@ def _fixed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, ob
 def _require_workers(project: Project, run: Run) -> None:
     """A run that is handed over needs a broker: better refused than stranded."""
     try:
-        project.settings.require_redis_url()
+        require_broker(project)
     except ProjectError as error:
         raise ProjectError(
             f"run {run.id} would go on with workers, and {error.message}",

@@ -61,6 +61,32 @@ def configure(
     )
 
 
+def hand_on() -> None:
+    """Hand our events to the standard library's logger `backfill`.
+
+    For processes that are somebody else's: who has set logging up there decides what is shown, and
+    in which form. A record's text has all of an event; its fields are `record.backfill`, too.
+    """
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            _without_traceback,
+            _as_record,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _as_record(_: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[str], EventDict]:
+    """The arguments for the standard library's logger."""
+    del method
+    name = str(event.pop("event"))
+    text = " ".join([name, *(f"{key}={value!r}" for key, value in event.items())])
+    return (text,), {"extra": {"backfill": {"event": name, **event}}}
+
+
 def take_over(logger: logging.Logger, level: int) -> None:
     """Let a logger of the standard library write lines like ours, in place of what it did.
 

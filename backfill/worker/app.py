@@ -1,4 +1,6 @@
-"""Our Celery application.
+"""The Celery application that a project's messages are sent with, and its workers are of: ours.
+
+Or a user's own, which the settings name, or which this process has made (backfill/celery.py).
 
 Messages are hints (I3): acknowledged late, sent again while there is work, and judged by the
 ledger. So every setting below may differ in a user's own deployment without harm to the data; what
@@ -7,12 +9,19 @@ a task itself needs is set on the task.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from celery import Celery
 
+from backfill.errors import ProjectError, RefusedError
+from backfill.job.registry import find_object
 from backfill.project import Project
-from backfill.worker import tasks
+from backfill.watch import logs
+from backfill.worker.installed import acting_for, installed
+from backfill.worker.speaking import speak_as_we_do
+from backfill.worker.wiring import wire
 
 if TYPE_CHECKING:
     celery_app: Celery
@@ -22,8 +31,51 @@ if TYPE_CHECKING:
 VISIBILITY_SECONDS = 120
 
 
+def app_of(project: Project) -> Celery:
+    """The application of a project: its own, else the one of this process, else ours.
+
+    Raises:
+        ProjectError: its own cannot be imported, or the project names no Redis.
+        RefusedError: its own runs tasks at once instead of sending them, or has not our queue.
+    """
+    named, made = project.settings.celery_app, installed()
+    if named is not None:
+        app = _import(named, project)
+    elif made is not None:
+        app = made.app
+    else:
+        return make_app(project)
+    if app.conf.task_always_eager:
+        raise RefusedError(
+            "the Celery application has task_always_eager, so it sends no messages to workers",
+            remedy="In tests, work on a run with `backfill.run` or `backfill.testing`.",
+        )
+    queue = project.settings.queue
+    try:
+        app.amqp.queues[queue]
+    except KeyError as error:
+        raise RefusedError(
+            f"the Celery application has no queue {queue}, and makes none that is missing",
+            remedy=f'Add Queue("{queue}") to its task_queues, or allow task_create_missing_queues.',
+        ) from error
+    return app
+
+
+def _import(named: str, project: Project) -> Celery:
+    with acting_for(project):  # whoever installs us while it is imported does so for this project
+        app = find_object(named, project=project.settings.project, what="celery_app")
+    if not isinstance(app, Celery):
+        raise ProjectError(
+            f"celery_app = {named!r} is a {type(app).__name__} and no Celery application",
+            remedy='Write celery_app = "myapp.celery:app".',
+        )
+    wire(app, project)
+    return app
+
+
+@lru_cache(maxsize=4)  # each has connections to its broker
 def make_app(project: Project) -> Celery:
-    """The application of a project: its broker, its queue, our tasks.
+    """Our application for a project: its broker, its queue, our task.
 
     Raises:
         ProjectError: the project names no Redis.
@@ -59,8 +111,15 @@ def make_app(project: Project) -> Celery:
             "interval_step": 0.1,
         },
     )
-    tasks.register(app, project)
+    wire(app, project, begin=lambda: _speak(project))
     return app
+
+
+def _speak(project: Project) -> None:
+    """A worker of ours that was not started by `backfill worker` speaks as one that was."""
+    if not structlog.is_configured():
+        logs.configure(project.settings.log_format, project.settings.log_level)
+        speak_as_we_do()
 
 
 def __getattr__(name: str) -> Any:

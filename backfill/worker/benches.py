@@ -5,6 +5,7 @@ Each thread has its own (Celery's pool may be of threads): a connection serves o
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -57,10 +58,7 @@ class Benches(threading.local):
     def __init__(self, project: Project) -> None:
         self._project = project
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-
-    def forget(self) -> None:
-        """After a fork: the parent's connections are not ours (shared ones gave wrong answers)."""
-        self._kept.clear()
+        self._process = os.getpid()
 
     def drop(self, run: str) -> None:
         """Close a run's workbench; the next task makes a new one."""
@@ -82,6 +80,10 @@ class Benches(threading.local):
             PausedError: the job has changed, or cannot be worked on; the run is paused for it.
             UnreachableError: the database does not answer.
         """
+        if self._process != os.getpid():
+            # forked: the parent's connections are not ours (shared ones gave wrong answers)
+            self._kept.clear()
+            self._process = os.getpid()
         kept = self._kept.get(run)
         if kept is not None and self._is_current(kept):
             self._kept.move_to_end(run)

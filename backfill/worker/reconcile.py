@@ -235,7 +235,15 @@ class Reconciler:
             task_seconds = self._project.settings.engine.task_seconds
             patience = LOST_SECONDS + self._messages_waiting() * task_seconds
         return sum(
-            send_slot(self._app, desk.conn, desk.ledger, run, slot, database=desk.database)
+            send_slot(
+                self._app,
+                desk.conn,
+                desk.ledger,
+                run,
+                slot,
+                database=desk.database,
+                queue=self._project.settings.queue,
+            )
             for slot in self._empty_slots(desk, run, patience)
         )
 
@@ -275,7 +283,11 @@ class Reconciler:
     def _messages_waiting(self) -> int:
         """Messages in our queue; 0 when the broker cannot say."""
         with self._app.connection_for_write() as connection:
-            queue = connection.default_channel.queue_declare(
-                self._project.settings.queue, passive=False, durable=True
-            )
+            try:
+                # passive: it may have been declared with arguments of the application's own
+                queue = connection.default_channel.queue_declare(
+                    self._project.settings.queue, passive=True
+                )
+            except connection.channel_errors:  # there is none: in Redis an empty one is none
+                return 0
             return int(queue.message_count)

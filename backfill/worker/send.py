@@ -21,7 +21,14 @@ WORK = "backfill.work"
 
 
 def send_slot(
-    app: Celery, conn: Connection, ledger: Ledger, run: Run, slot: int, *, database: str
+    app: Celery,
+    conn: Connection,
+    ledger: Ledger,
+    run: Run,
+    slot: int,
+    *,
+    database: str,
+    queue: str,
 ) -> bool:
     """Send one slot's message and note when; False when the broker does not take it.
 
@@ -40,13 +47,26 @@ def send_slot(
             WORK,
             kwargs={**told, "ledger": ledger.id},
             kwargsrepr=repr(told),  # what Flower shows: a ledger's uuid says nothing to people
+            queue=queue,  # goes before the application's task_routes
+            serializer="json",
             retry=False,
             ignore_result=True,
         )
-    except (OperationalError, OSError) as error:
+    except _lost(app) as error:
         log.warning(Event.MESSAGE_UNSENT, run=run.id, slot=slot, error=type(error).__name__)
         return False
     return True
+
+
+def _lost(app: Celery) -> tuple[type[Exception], ...]:
+    """What a broker raises that is away, or takes no message."""
+    connection = app.connection_for_write()  # not connected: asked for its kinds of errors
+    return (
+        OperationalError,
+        OSError,
+        *connection.connection_errors,
+        *connection.channel_errors,
+    )
 
 
 def slots_of(run: Run) -> Sequence[int]:
@@ -58,14 +78,17 @@ def send_slots(project: Project, desk: Desk, run: Run, slots: Sequence[int] | No
     """Send the messages of a run's slots, of all by default; False when Redis is away.
 
     A paused run queues nothing.
+
+    Raises:
+        ProjectError, RefusedError: the project's application cannot be used.
     """
-    from backfill.worker.app import make_app
+    from backfill.worker.app import app_of
 
     if run.run_state is RunState.PAUSED:
         return True
-    app = make_app(project)
+    app, queue = app_of(project), project.settings.queue
     sent = [
-        send_slot(app, desk.conn, desk.ledger, run, slot, database=desk.database)
+        send_slot(app, desk.conn, desk.ledger, run, slot, database=desk.database, queue=queue)
         for slot in (slots_of(run) if slots is None else slots)
     ]
     return all(sent)

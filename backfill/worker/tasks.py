@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 import structlog
 from celery import Celery, Task
-from celery.signals import worker_process_init
 
 from backfill.engine.bench import Bench
 from backfill.engine.report import Ended, Report
@@ -33,6 +31,10 @@ from backfill.worker.send import WORK, send_slot
 
 log = structlog.get_logger("backfill")
 
+#: A task has a budget and ends by itself; but while the broker takes no message it works on (I4).
+#: So a limit as good as none, in place of the application's own.
+LONGEST_SECONDS = 7 * 86_400
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Result:
@@ -48,23 +50,39 @@ class UnexpectedError(BackfillError):
     """A defect of ours or of a job's code: its kind and its place, and no value of a row."""
 
 
-def register(app: Celery, project: Project) -> None:
-    """Register our tasks on an application."""
-    benches = Benches(project)
+class WorkTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """As it is written here, whatever the application's `task_annotations` and base class say."""
 
-    def forget(**_: Any) -> None:
-        benches.forget()
+    abstract = True
 
-    worker_process_init.connect(forget, weak=False)
+    @classmethod
+    def annotate(cls) -> None:
+        """Change nothing."""
+
+
+def register(app: Celery, project: Project, benches: Benches) -> None:
+    """Register our task on an application, with options that hold under any settings of its own.
+
+    What is None or left out would be taken from the application's settings.
+    """
 
     @app.task(  # type: ignore[untyped-decorator]  # Celery ships no types
+        base=WorkTask,
         bind=True,
+        shared=False,  # on this application and no other of the process
         name=WORK,
+        serializer="json",
         acks_late=True,
+        acks_on_failure_or_timeout=True,  # the reconciler sends again what is to be done
         reject_on_worker_lost=True,
         ignore_result=True,
+        store_errors_even_if_ignored=False,
+        track_started=False,
         max_retries=0,
-        serializer="json",
+        autoretry_for=(),
+        rate_limit=0,  # none: the run's own is the one
+        time_limit=LONGEST_SECONDS,
+        soft_time_limit=LONGEST_SECONDS,
     )
     def work_slot(
         self: Task, *, job: str, run: str, slot: int, database: str, ledger: str
@@ -121,7 +139,15 @@ def _work_slot(
         total.add(report)
         if report.ended not in {Ended.BUDGET, Ended.STOPPED}:
             return _told(bench, total)
-        if send_slot(app, bench.conn, bench.ledger, bench.run, slot, database=database):
+        if send_slot(
+            app,
+            bench.conn,
+            bench.ledger,
+            bench.run,
+            slot,
+            database=database,
+            queue=project.settings.queue,
+        ):
             return total.told()
         if stopping.is_requested():
             return f"{total.told()}; its message could not be sent"

@@ -207,7 +207,7 @@ def test_every_setting_at_the_top_is_documented_with_its_default() -> None:
     text = sections(REFERENCE / "settings.md")["The top of the file"]
     documented = {name: literal(default) for name, default, _ in table(text, "setting")}
     defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
-    names = ("jobs", "setup", "schema", "queue", "log_format", "log_level")
+    names = ("jobs", "setup", "schema", "queue", "celery_app", "log_format", "log_level")
     assert documented == {name: defaults[name] for name in names} | {"jobs": list(Settings().jobs)}
 
 

@@ -106,7 +106,6 @@ def test_a_forked_child_lets_go_of_the_connections_that_it_inherited(
     if child == 0:  # no exception may leave this branch: the child is a copy of the whole test run
         code = 1
         with suppress(BaseException):
-            benches.forget()
             its = benches.get(run, database="default", ledger=ledger).bench.conn
             row = its.execute("SELECT pg_backend_pid()").fetchone()
             code = 0 if row == (its.info.backend_pid,) and row != (ours,) else 2

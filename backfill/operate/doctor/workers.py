@@ -60,9 +60,9 @@ def examine_workers(project: Project, ledgers: Mapping[str, Ledger], *, can_send
 
 def _answers(notes: Notebook, project: Project, seen: set[str]) -> None:
     """A worker on another Redis looks alive to the ledger, and never gets a message from here."""
-    from backfill.worker.app import make_app  # Celery takes a while to import
+    from backfill.worker.app import app_of  # Celery takes a while to import
 
-    app = make_app(project)
+    app = app_of(project)
     try:
         answered = {
             name for answer in app.control.ping(timeout=ANSWER_SECONDS) or () for name in answer
