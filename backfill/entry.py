@@ -195,6 +195,7 @@ def _left_behind(
     for run in live_runs(desk.conn, desk.ledger):
         if run.job != declaration.name:
             continue
+        run.require_code()
         values = declaration.params_to_json(declaration.complete_params(params))
         why = (
             "on workers"

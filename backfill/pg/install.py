@@ -4,6 +4,9 @@
 2. It is made while runs live (I5). It asks for its locks as a batch does, for half a second, below
    the server's deadlock_timeout: so it never keeps a batch waiting longer, and of the two that want
    each other's locks it gives up itself, and tries again. A batch that met it tries again, too.
+3. It is made first, and then workers get the new package, one after the other: code works with a
+   newer ledger, as long as that has only been added to (schema/006_versions.sql), and asks for an
+   upgrade where it is older. Statements name their columns (columns.py) for the same reason.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from backfill.errors import LedgerError, UsageError
 from backfill.pg.connect import LEDGER_LIMITS, Connection, transaction
 
 #: The version of the ledger that this code writes.
-VERSION = 5
+VERSION = 6
 
 #: Serialises two upgrades of one database; any constant that no other tool uses will do.
 _ADVISORY_LOCK = 0x6261636B66696C6C  # "backfill"
@@ -71,6 +74,41 @@ def installed_version(conn: Connection, *, schema: str = "backfill") -> int:
     return int(found[0])
 
 
+def require_version(conn: Connection, *, schema: str) -> None:
+    """See that this code works with the installed ledger.
+
+    Raises:
+        LedgerError: it does not, or there is none, or this role may not read it.
+    """
+    version = installed_version(conn, schema=schema)
+    if version == 0:
+        raise LedgerError(
+            f"the ledger is not installed in database {conn.info.dbname} (schema {schema})",
+            remedy="Run `backfill db upgrade`; with --sql it prints what it would do.",
+        )
+    if version < VERSION:
+        raise LedgerError(
+            f"the ledger in database {conn.info.dbname} has version {version}; this program needs"
+            f" {VERSION}",
+            remedy="Run `backfill db upgrade`: runs and workers that are at work go on meanwhile.",
+        )
+    if version > VERSION:
+        _require_additions_only(conn, version, schema=schema)
+
+
+def _require_additions_only(conn: Connection, version: int, *, schema: str) -> None:
+    """Raise LedgerError if this newer ledger needs newer code."""
+    row = conn.execute(
+        sql.SQL("SELECT needs_version FROM {}.ledger").format(sql.Identifier(schema))
+    ).fetchone()
+    if row is None or row[0] > VERSION:
+        raise LedgerError(
+            f"the ledger in database {conn.info.dbname} has version {version}, newer than this"
+            f" program's {VERSION}, and has changed in what this program uses",
+            remedy="Upgrade the package backfill.",
+        )
+
+
 def upgrade(
     conn: Connection,
     *,
@@ -84,7 +122,8 @@ def upgrade(
         try_seconds: how long it tries to get its locks while others hold them.
 
     Returns:
-        The version before and the version after.
+        The version before and the version after. A newer one that serves this code stays as it is:
+        a package that was taken back finds nothing to do.
 
     Raises:
         LedgerError: the role may not create the schema, the ledger is newer than this code, or
@@ -111,11 +150,8 @@ def _upgrade(conn: Connection, *, schema: str) -> tuple[int, int]:
             conn.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
             before = installed_version(conn, schema=schema)
             if before > VERSION:
-                raise LedgerError(
-                    f"the ledger in schema {schema} has version {before}, newer than this"
-                    f" program's {VERSION}",
-                    remedy="Upgrade the package backfill.",
-                )
+                _require_additions_only(conn, before, schema=schema)
+                return before, before
             for version in range(before + 1, VERSION + 1):
                 conn.execute(script(version, schema=schema))
     except psycopg.errors.InsufficientPrivilege as error:

@@ -18,12 +18,12 @@ from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
-from backfill.errors import LedgerError, UsageError
+from backfill.errors import RefusedError, UsageError
 from backfill.events import LEVELS, Event, without_keys
 from backfill.model import LIVE, Counts, Key, RunState
 from backfill.pg.columns import columns_of
 from backfill.pg.connect import Connection
-from backfill.pg.install import VERSION, installed_version
+from backfill.pg.install import VERSION, require_version
 
 log = structlog.get_logger("backfill")
 
@@ -49,26 +49,10 @@ def open_ledger(conn: Connection, *, schema: str) -> Ledger:
     """Find the ledger and see that this code understands it.
 
     Raises:
-        LedgerError: it is not installed, not ours to read, older or newer than this code.
+        LedgerError: it is not installed, not ours to read, older than this code, or newer
+            and changed in what this code uses.
     """
-    version = installed_version(conn, schema=schema)
-    if version == 0:
-        raise LedgerError(
-            f"the ledger is not installed in database {conn.info.dbname} (schema {schema})",
-            remedy="Run `backfill db upgrade`; with --sql it prints what it would do.",
-        )
-    if version < VERSION:
-        raise LedgerError(
-            f"the ledger in database {conn.info.dbname} has version {version}; this program needs"
-            f" {VERSION}",
-            remedy="Run `backfill db upgrade`.",
-        )
-    if version > VERSION:
-        raise LedgerError(
-            f"the ledger in database {conn.info.dbname} has version {version}, newer than this"
-            f" program's {VERSION}",
-            remedy="Upgrade the package backfill.",
-        )
+    require_version(conn, schema=schema)
     row = conn.execute(_composed("SELECT id::text FROM {s}.ledger", schema)).fetchone()
     return Ledger(schema=schema, id=cast("tuple[str]", row)[0])
 
@@ -139,10 +123,24 @@ class Run:
     from_key: Sequence[str] | None = None
     to_key: Sequence[str] | None = None
     row_limit: int | None = None
+    needs_version: int = VERSION
 
     @property
     def run_state(self) -> RunState:
         return RunState(self.state)
+
+    def require_code(self) -> None:
+        """See that this code can work on it.
+
+        Raises:
+            RefusedError: it uses what came with a later version.
+        """
+        if self.needs_version > VERSION:
+            raise RefusedError(
+                f"run {self.id} uses what came with version {self.needs_version} of the ledger,"
+                f" and this program's is {VERSION}",
+                remedy="Upgrade the package backfill here; newer workers go on with it meanwhile.",
+            )
 
     @property
     def resolved(self) -> ResolvedSource:

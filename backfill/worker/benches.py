@@ -123,6 +123,7 @@ class Benches(threading.local):
         record = get_run(desk.conn, desk.ledger, run)
         if not record.run_state.is_live:
             raise RefusedError(f"the run is {record.state}")
+        record.require_code()  # not a reason to pause it: newer workers go on
         try:
             declaration = self._project.declaration(record.job)
             if declaration.fingerprint() == record.fingerprint:

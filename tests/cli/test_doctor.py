@@ -118,7 +118,7 @@ def test_a_role_without_rights_is_told_what_it_lacks(shop: Shop) -> None:
 
 
 def test_a_ledger_that_is_not_there_or_too_new_is_told(shop: Shop) -> None:
-    shop.conn.execute("UPDATE backfill.ledger SET version = version + 100")
+    shop.conn.execute("UPDATE backfill.ledger SET version = version + 100, needs_version = 99")
     assert "newer" in examined(shop, code=1)["database default/ledger"][1]
     shop.conn.execute("DROP SCHEMA backfill CASCADE")
     outcome, _, remedy = examined(shop, code=1)["database default/ledger"]

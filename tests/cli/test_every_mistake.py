@@ -125,7 +125,7 @@ def world(
         found[Place.REDIS] = stack.enter_context(redis_server.database())
         for place, statement in {
             Place.OLDER: "UPDATE backfill.ledger SET version = version - 1",
-            Place.NEWER: "UPDATE backfill.ledger SET version = version + 1",
+            Place.NEWER: "UPDATE backfill.ledger SET version = version + 1, needs_version = 99",
             Place.LOST: "DELETE FROM backfill.ledger",
         }.items():
             with psycopg.connect(found[place], autocommit=True) as conn:

@@ -16,7 +16,10 @@ ROWS = 4_000
 
 
 def add_columns(url: str) -> None:
-    """As a later version's upgrade may: a column more in each table, and a table more."""
+    """As a later version's upgrade may: a column more in each table, and a table more.
+
+    It waits for locks as long as it has to, which ours does not.
+    """
     with connect(url) as conn:
         tables = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'backfill'")
         for (table,) in tables.fetchall():
@@ -26,6 +29,7 @@ def add_columns(url: str) -> None:
                 )
             )
         conn.execute("CREATE TABLE backfill.later (id integer)")
+        conn.execute("UPDATE backfill.ledger SET version = version + 1")
 
 
 def test_a_run_lives_through_an_upgrade_of_the_ledger(

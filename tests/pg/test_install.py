@@ -152,7 +152,7 @@ def test_a_ledger_of_another_name_is_the_same(bare: Connection, schema: str) -> 
 
 
 def test_a_newer_ledger_is_refused_and_left_alone(pg: Connection) -> None:
-    pg.execute("UPDATE backfill.ledger SET version = 99")
+    pg.execute("UPDATE backfill.ledger SET version = 99, needs_version = 98")
     for refused in (install.upgrade, lambda conn: open_ledger(conn, schema="backfill")):
         with pytest.raises(LedgerError, match="version 99, newer than this program") as error:
             refused(pg)
@@ -161,13 +161,19 @@ def test_a_newer_ledger_is_refused_and_left_alone(pg: Connection) -> None:
     assert install.installed_version(pg) == 99
 
 
+def test_a_newer_ledger_to_which_was_only_added_serves(pg: Connection) -> None:
+    """A package that was taken back goes on, and its `db upgrade` finds nothing to do."""
+    pg.execute("UPDATE backfill.ledger SET version = 99")
+    assert open_ledger(pg, schema="backfill").id
+    assert install.upgrade(pg) == (99, 99)
+
+
 def test_an_older_ledger_is_not_opened(pg: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backfill.pg.ledger.VERSION", install.VERSION + 1)
-    with pytest.raises(
-        LedgerError, match=f"version {install.VERSION}; this program needs"
-    ) as error:
+    there = install.VERSION
+    monkeypatch.setattr("backfill.pg.install.VERSION", there + 1)
+    with pytest.raises(LedgerError, match=f"version {there}; this program needs") as error:
         open_ledger(pg, schema="backfill")
-    assert error.value.remedy == "Run `backfill db upgrade`."
+    assert "backfill db upgrade" in error.value.remedy
 
 
 def test_a_missing_ledger_is_not_opened(bare: Connection) -> None:

@@ -95,6 +95,17 @@ def test_a_change_accepted_while_a_worker_still_compares_is_not_paused_again(
     assert not crew.causes(run)
 
 
+def test_a_run_that_needs_newer_code_is_left_to_newer_workers(
+    crew: Crew, run: str, benches: Benches
+) -> None:
+    """And is not paused, as one whose job is broken."""
+    crew.conn.execute("UPDATE backfill.run SET needs_version = 99")
+    with pytest.raises(RefusedError, match="came with version 99 of the ledger") as refused:
+        benches.get(run, database="default", ledger=crew.desk.ledger.id)
+    assert not isinstance(refused.value, PausedError)
+    assert not crew.causes(run)
+
+
 def test_a_forked_child_lets_go_of_the_connections_that_it_inherited(
     crew: Crew, run: str, benches: Benches
 ) -> None:
