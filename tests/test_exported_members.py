@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import backfill
+from backfill import testing
 
 PUBLIC = [
     "BatchInfo",
@@ -45,6 +46,17 @@ def test_the_public_names_are_these_and_no_others() -> None:
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(backfill, name) is not None
     assert name in dir(backfill)
+
+
+def test_the_names_for_tests_are_these_and_no_others() -> None:
+    assert testing.__all__ == [
+        "At",
+        "NotFinishedError",
+        "Outcome",
+        "Quarantined",
+        "interrupt",
+        "run",
+    ]
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -292,9 +292,37 @@ def test_a_page_about_the_flights_can_be_typed_from_top_to_bottom(
     play(reader, page)
 
 
+@pytest.mark.parametrize("page", stories("pytest"), ids=name_of)
+def test_a_page_about_tests_can_be_typed_from_top_to_bottom(
+    page: Path, db_url: str, tmp_path: Path
+) -> None:
+    for block in blocks(page, "python"):
+        file = tmp_path / block.text.splitlines()[0].removeprefix("# ")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block.text, encoding="utf-8")
+    ((command, shown),) = [
+        (block.text.splitlines()[0], block.text) for block in blocks(page, "console")
+    ]
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command.removeprefix("$ python"))],
+        cwd=tmp_path,
+        # without the plugins of our own environment, which take longer than the tests
+        env={
+            **os.environ,
+            "TEST_DATABASE_URL": db_url,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert plain_lines(done.stdout) == plain_lines(shown)[1:]
+
+
 def test_every_story_is_played() -> None:
     told = {page for page in PAGES if story_of(page) is not None}
-    assert told == {*stories("empty"), *stories("flights")}
+    assert told == {*stories("empty"), *stories("flights"), *stories("pytest")}
     assert told
 
 

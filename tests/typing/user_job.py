@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from backfill import (
     BatchInfo,
+    Bounds,
     Call,
     Delete,
     Insert,
@@ -26,6 +27,7 @@ from backfill import (
     Update,
     key_of,
 )
+from backfill.testing import Outcome, interrupt, run
 
 
 class FillDeparture(Job):
@@ -126,3 +128,9 @@ class Announce(UsersJob):
 
 
 first_year_param: Param[int] = FillDeparture.since
+
+
+def test_the_score(url: str) -> None:
+    done: Outcome = run(Discount, url, bounds=Bounds(from_key=3, limit=2))
+    assert [row["id"] for row in done.rows] == [3, 4]
+    assert interrupt(Discount, url, at="before COMMIT").counts.written == 2

@@ -1,0 +1,1 @@
+"""backfill.testing, as a user's tests use it."""
