@@ -53,10 +53,16 @@ def test_a_phone_shows_everything_without_scrolling_sideways(
 def test_without_a_picture_in_redis_the_ledger_is_read_and_said_to_be(
     crew: Crew, flower: FlowerServer, visitor: Visitor, run: str
 ) -> None:
+    crew.conn.execute(
+        "UPDATE backfill.run SET from_key = '{424242}', row_limit = 5000 WHERE id = %s", [run]
+    )
     visitor.page.goto(f"{flower.url}/backfills/run/{run}?database=default")
     visitor.pulse("ledger")
     expect(visitor.page.locator("#bf-pulse")).to_have_text("read from the ledger")
     expect(visitor.page.locator(".bf-limit")).to_contain_text("no worker is running")
+    bounded = f"from a key on (`backfill status {run}` says which), at most 5,000 rows"
+    expect(visitor.page.locator("dd", has_text=bounded)).to_have_count(1)
+    assert "424242" not in flower.get(f"/backfills/api/run/{run}?database=default").text
 
 
 def test_the_pages_go_on_when_redis_has_gone_away(

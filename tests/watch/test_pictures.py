@@ -232,7 +232,10 @@ def test_a_run_that_is_not_there_and_a_database_that_is_away_are_said(crew: Crew
 
 def test_a_picture_reads_back_as_it_was_without_what_names_keys(crew: Crew) -> None:
     run = crew.enqueue("count")
-    crew.conn.execute("UPDATE backfill.run SET horizon = '{secret-1}', frontier = '{secret-0}'")
+    crew.conn.execute(
+        "UPDATE backfill.run SET horizon = '{secret-1}', frontier = '{secret-0}',"
+        " from_key = '{secret-2}', row_limit = 5"
+    )
     with gallery_of(crew) as gallery:
         taken = gallery.from_ledger(run)
         overview = gallery.overview()
@@ -242,7 +245,9 @@ def test_a_picture_reads_back_as_it_was_without_what_names_keys(crew: Crew) -> N
     assert read is not None
     assert read.pack() == packed
     ours, theirs = taken.to_json(), read.to_json()
-    assert {k for k in ours if ours[k] != theirs[k]} <= {"source", "failure"}
+    assert {k for k in ours if ours[k] != theirs[k]} <= {"source", "failure", "bounds"}
+    # that there is a first key is told, and not which
+    assert theirs["bounds"] == {"from": [], "to": None, "limit": 5}
     assert Overview.unpack(overview.pack()) == overview
 
 

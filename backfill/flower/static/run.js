@@ -72,7 +72,7 @@ function aboutOf(run) {
 function boundsOf(run) {
   const { from, to, limit } = run.bounds;
   const keys = from && to ? "from a key up to another" : from ? "from a key on" : to ? "up to a key" : null;
-  return [keys && `${keys} (\`backfill status ${run.run}\` names them)`, limit && `at most ${count(limit)} rows`].filter(Boolean).join(", ") || "none";
+  return [keys && `${keys} (\`backfill status ${run.run}\` says which)`, limit && `at most ${count(limit)} rows`].filter(Boolean).join(", ") || "none";
 }
 
 // ------------------------------------------------------------------------- charts
