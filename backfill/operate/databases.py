@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backfill.engine import control
+from backfill.model import RunState
+from backfill.operate.onward import what_pauses
 from backfill.operate.runs import NO_REASON
 from backfill.operate.told import Told, send_or_warn
-from backfill.pg.ledger import get_run
+from backfill.pg.ledger import Run, get_run
 from backfill.project import Desk, Project
 
 
@@ -18,13 +20,20 @@ def stop_all(desk: Desk, *, reason: str | None, by: str) -> Told:
 
 
 def start_all(project: Project, desk: Desk, *, by: str) -> Told:
-    """Let the runs go on that `stop_all` has paused."""
+    """Let the runs go on that `stop_all` has paused, but those that something else pauses, too."""
     freed = control.start_all(desk.conn, desk.ledger, by=by)
     if freed is None:
         return Told(lines=(f"{desk.database}: nothing was stopped",))
-    return Told(lines=(f"{desk.database}: {_runs(freed)} let go on",)).then(
-        _tell(project, desk, freed)
-    )
+    runs = [get_run(desk.conn, desk.ledger, run) for run in freed]
+    free = [run for run in runs if run.run_state is not RunState.PAUSED]
+    held = [run for run in runs if run.run_state is RunState.PAUSED]
+    told = Told()
+    if free or not held:
+        told = Told(lines=(f"{desk.database}: {_runs([run.id for run in free])} let go on",))
+    for run in held:
+        line = f"{desk.database}: {run.id} stays paused: something else pauses it, too"
+        told = told.then(Told(lines=(line,), notes=what_pauses(desk, run)))
+    return told.then(_tell(project, desk, free))
 
 
 def _runs(ids: Sequence[str]) -> str:
@@ -33,10 +42,8 @@ def _runs(ids: Sequence[str]) -> str:
     return f"{', '.join(ids)} {'is' if len(ids) == 1 else 'are'}"
 
 
-def _tell(project: Project, desk: Desk, ids: Sequence[str]) -> Told:
+def _tell(project: Project, desk: Desk, runs: Sequence[Run]) -> Told:
     from backfill.worker.send import send_slots  # Celery takes a while to import
-
-    runs = [get_run(desk.conn, desk.ledger, run) for run in ids]
 
     def send() -> bool:
         sent = [send_slots(project, desk, run) for run in runs if run.executor == "celery"]

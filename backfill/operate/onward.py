@@ -45,11 +45,8 @@ def _go_on(project: Project, desk: Desk, run_id: str, *, by: str) -> Told:
 
 def still_paused(desk: Desk, run: Run, *, lifted_something: bool) -> Told:
     """Say what still pauses it, and what ends that."""
-    left = pauses(desk.conn, desk.ledger, run.id)
-    notes = [f"{run.id} is still paused"]
-    for cause in left:
-        notes += [f"{cause.cause}: {cause.reason}", f"ends: {cause.ends}"]
-    causes = {cause.cause for cause in left}
+    notes = (f"{run.id} is still paused", *what_pauses(desk, run))
+    causes = {pause.cause for pause in pauses(desk.conn, desk.ledger, run.id)}
     if PauseCause.QUARANTINE in causes:
         code = ExitCode.QUARANTINE
     elif lifted_something and causes == {PauseCause.WINDOW}:
@@ -57,7 +54,16 @@ def still_paused(desk: Desk, run: Run, *, lifted_something: bool) -> Told:
         code = ExitCode.DONE
     else:
         code = ExitCode.REFUSED
-    return Told(notes=tuple(notes), exit_code=code)
+    return Told(notes=notes, exit_code=code)
+
+
+def what_pauses(desk: Desk, run: Run) -> tuple[str, ...]:
+    """Each cause with its reason, and what ends it, a line each."""
+    return tuple(
+        line
+        for pause in pauses(desk.conn, desk.ledger, run.id)
+        for line in (f"{pause.cause}: {pause.reason}", f"ends: {pause.ends}")
+    )
 
 
 def _is_worked_off(desk: Desk, run: Run) -> bool:

@@ -117,6 +117,22 @@ def test_start_all_sends_the_messages_of_what_goes_on(waiting: Shop) -> None:
     assert "nothing was stopped" in waiting("start-all").stdout
 
 
+def test_start_all_says_which_runs_something_else_pauses(waiting: Shop) -> None:
+    run = waiting.latest("count_visits").id
+    other = waiting("enqueue", "lower_email").stdout.strip()
+    assert waiting("pause", run, "--reason", "the export runs").code == 0
+    waiting("stop-all")
+    done = waiting("start-all")
+    assert done.code == 0, done.told
+    assert done.stdout == (
+        f"default: {other} is let go on\n"
+        f"default: {run} stays paused: something else pauses it, too\n"
+    )
+    assert f"user: the export runs\nends: `backfill resume {run}`\n" in done.stderr
+    assert waiting.latest("count_visits").state == "paused"
+    assert waiting.latest("lower_email").state == "queued"
+
+
 def test_a_database_that_is_away_is_named_and_the_others_are_stopped(waiting: Shop) -> None:
     waiting.environ["AWAY_URL"] = "postgresql://postgres@127.0.0.1:1/nothing"
     waiting.settings(

@@ -81,7 +81,8 @@ def test_a_run_is_watched_paused_tuned_resumed_and_brought_to_its_end(
     expect(page.get_by_role("button", name="Stop all default")).to_be_hidden()
     page.get_by_role("button", name="Start all default").click()
     page.get_by_role("button", name="Start all", exact=True).click()
-    expect(page.locator("#bf-told")).to_contain_text(f"default: {run} is let go on")
+    expect(page.locator("#bf-told")).to_contain_text(f"{run} stays paused")
+    expect(page.locator("#bf-told")).to_contain_text("user: the boss is looking")
     assert crew.causes(run) == {"user"}
     expect(page.get_by_role("button", name="Stop all default")).to_be_visible()
 
