@@ -27,6 +27,9 @@ def test(session: Session, name: str | None) -> int:
 
     By the channel of that name, else by each of the project. Needs no database. The message says
     that it is a test.
+
+    Exit code 3: a variable holds no URL, or a command is not there. Else 4: a channel cannot be
+    reached, or refuses the message.
     """
     from backfill.clock import SystemClock
     from backfill.engine.enqueue import person
@@ -35,20 +38,24 @@ def test(session: Session, name: str | None) -> int:
 
     project = session.project
     message = trial(by=person(), at=SystemClock().now())
-    code = ExitCode.DONE
+    codes = {ExitCode.DONE}
     for channel in _chosen(project, name):
         try:
             told = deliver(
                 channel, message, environ=project.environ, folder=project.settings.project
             )
+        except ProjectError as error:
+            codes.add(error.exit_code)
+            click.echo(f"error: {channel.name}: {error}", err=True)
         except UndeliveredError as error:
-            code = ExitCode.UNREACHABLE
+            codes.add(ExitCode.UNREACHABLE)
             click.echo(f"error: {channel.name}: {error}", err=True)
             if error.output:
                 click.echo(error.output, err=True)
         else:
             click.echo(f"{channel.name}: {told}")
-    return code
+    # what has to be mended first
+    return ExitCode.PROJECT if ExitCode.PROJECT in codes else max(codes)
 
 
 def _chosen(project: Project, name: str | None) -> list[Channel]:

@@ -65,15 +65,12 @@ def deliver(
         seconds: the longest wait.
 
     Raises:
+        ProjectError: the variable holds no URL, or there is no such command.
         UndeliveredError: it was not taken.
     """
     if channel.webhook is None:
         return _run(channel, message, environ=environ, folder=folder, seconds=seconds)
-    try:
-        url = channel.webhook.http()
-    except ProjectError as error:
-        raise UndeliveredError(error.message) from None
-    return _post(url, channel.webhook.name, message, seconds=seconds)
+    return _post(channel.webhook.http(), channel.webhook.name, message, seconds=seconds)
 
 
 # ------------------------------------------------------------------------------------- the webhook
@@ -169,6 +166,12 @@ def _run(
                 cwd=folder,
                 start_new_session=True,
             )
+        except (FileNotFoundError, PermissionError) as error:
+            raise ProjectError(
+                f"the command {program} cannot be started: {error.strerror}",
+                remedy="Name a program that is there and may be run, in the environment of every"
+                " worker.",
+            ) from None
         except (OSError, ValueError) as error:
             words = getattr(error, "strerror", None) or type(error).__name__
             raise UndeliveredError(f"the command {program} cannot be started: {words}") from None

@@ -23,7 +23,7 @@ from typing import Self
 import structlog
 
 from backfill.engine.bench import Probe, no_probe
-from backfill.errors import UsageError
+from backfill.errors import BackfillError, ProjectError, UsageError
 from backfill.events import Event
 from backfill.pg import notices
 from backfill.pg.notices import Notice, Wish
@@ -214,7 +214,7 @@ class Notifier:
                 folder=self._project.settings.project,
                 seconds=seconds,
             )
-        except (UndeliveredError, UsageError) as error:
+        except (UndeliveredError, UsageError, ProjectError) as error:
             self._tell_unsent(desk, notice, error)
             return False
         self._probe("message sent")
@@ -223,7 +223,7 @@ class Notifier:
         return True
 
     def _tell_unsent(self, desk: Desk, notice: Notice, error: Exception) -> None:
-        told = error.message if isinstance(error, UsageError) else str(error)
+        told = error.message if isinstance(error, BackfillError) else str(error)
         given_up = notices.mark_unsent(
             desk.conn,
             desk.ledger,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backfill.errors import ProjectError
 from backfill.settings_notify import Channel
 from backfill.url import UrlVariable
 from backfill.watch.deliver import UndeliveredError, deliver, slack_text
@@ -106,11 +107,12 @@ def test_a_server_that_cannot_be_reached_is_told_without_its_url(url: str) -> No
 
 
 def test_a_variable_that_is_not_set_is_named() -> None:
-    assert str(refused(webhook(None))).startswith("the environment variable HOOK is not set")
+    with pytest.raises(ProjectError, match=r"^the environment variable HOOK is not set"):
+        send(webhook(None))
     for url in (f"ftp://{SECRET}", f"http://ada:{SECRET}@127.0.0.1:port/"):
-        told = str(refused(webhook(url)))
-        assert "holds no URL" in told
-        assert SECRET not in told
+        with pytest.raises(ProjectError, match="holds no URL") as caught:
+            send(webhook(url))
+        assert SECRET not in str(caught.value)
 
 
 def test_no_text_calls_a_channel_or_makes_a_link() -> None:
@@ -140,7 +142,10 @@ def test_what_a_command_prints_is_kept_apart_from_why_it_failed(tmp_path: Path) 
 
 def test_a_command_that_does_not_read_or_does_not_exist_is_no_crash(tmp_path: Path) -> None:
     assert send(command("true")) == "the command true took it"
-    assert "cannot be started: No such file" in str(refused(command(str(tmp_path / "nothing"))))
+    for name, told in (("nothing", "No such file"), ("folder", "Permission denied")):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises(ProjectError, match=f"command {name} cannot be started: {told}"):
+            send(command(str(tmp_path / name)))
 
 
 def test_a_slow_command_is_ended_with_its_children(tmp_path: Path) -> None:

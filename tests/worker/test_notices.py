@@ -193,6 +193,18 @@ def test_a_channel_that_fails_keeps_no_other_waiting(ops: Crew, receiver: Receiv
     assert len(heard(ops.folder)) == 1, "it is left alone until the next round"
 
 
+def test_a_channel_whose_variable_is_not_set_says_so_and_keeps_no_other_back(
+    ops: Crew, receiver: Receiver
+) -> None:
+    settings(ops, f'[notify.aaa]\nwebhook_url_env = "NOT_SET"\n{OPS}')
+    fail(ops, ops.enqueue("count"))
+    tell(ops)
+    assert len(receiver.got) == 1
+    (told,), sent = outbox(ops, "error")
+    assert str(told).startswith("the environment variable NOT_SET is not set")
+    assert sent == ("",)
+
+
 def test_notices_of_a_channel_that_is_gone_are_given_up_after_a_day(ops: Crew) -> None:
     fail(ops, ops.enqueue("count"))
     Notifier(ops.project).gather(ops.desk)

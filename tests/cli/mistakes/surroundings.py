@@ -209,12 +209,18 @@ SERVICES: list[Mistake] = [
     mistake("run lower_email", 2, "database", settings=TWO, STORE_URL=Place.QUIET),
     mistake(
         "notify test",
-        4,
-        "SLACK",
-        "is not set",
+        3,
+        "ops: ",
+        "SLACK is not set",
+        ".env",
         settings='[notify.ops]\nwebhook_url_env = "SLACK"\n',
     ),
-    mistake("notify test", 4, "ops", settings='[notify.ops]\ncommand = ["no-such-program"]\n'),
+    mistake(
+        "notify test",
+        3,
+        "ops: the command no-such-program cannot be started",
+        settings='[notify.ops]\ncommand = ["no-such-program"]\n',
+    ),
     mistake(
         "notify test opps", 2, 'did you mean "ops"?', settings='[notify.ops]\ncommand = ["true"]\n'
     ),
