@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from backfill.errors import DeclarationError, ProjectError, UsageError
 from backfill.hours import Hours
+from backfill.job.arguments import arguments
 from backfill.job.suggestion import did_you_mean
 from backfill.rate import Rate
 from backfill.window import Window
@@ -40,9 +41,10 @@ MAX_STATEMENT_TIMEOUT_SECONDS = 2_147_483.0
 GENTLE: Mapping[str, float] = {"target_batch_seconds": 0.01, "duty": 0.5}
 
 
+@arguments('Options(rate="5000/s")')
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a run works; a misspelt option is a TypeError.
+    """How a run works.
 
     Attributes:
         database: the name of a database in the project's settings: the source's.
@@ -68,7 +70,7 @@ class Options:
         quarantine_share: a run with a greater share of its rows in quarantine does, 0 to 1.
 
     Raises:
-        DeclarationError: a value of a wrong type or out of its bounds.
+        DeclarationError: a misspelt option, a value of a wrong type or out of its bounds.
     """
 
     database: str = "default"

@@ -21,6 +21,7 @@ from typing import Any, Generic, Never, NoReturn, TypeVar, overload
 from uuid import UUID
 
 from backfill.errors import DeclarationError, ProjectError, UsageError
+from backfill.job.arguments import arguments
 
 #: The supported types; named here so that mypy refuses another, and a default of another.
 T = TypeVar("T", int, float, str, bool, date, datetime, Decimal, UUID)
@@ -33,6 +34,7 @@ _BIGINT = 2**63
 _LONGEST_SHOWN = 80
 
 
+@arguments('Param(int, default=2013, help="first year")')
 class Param(Generic[T]):
     """A parameter of a job; its value is read as an attribute of the job.
 

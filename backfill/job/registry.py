@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
-from backfill.errors import ProjectError, UsageError
+from backfill.errors import BackfillError, ProjectError, UsageError
 from backfill.job.anatomy import is_abstract, snake_case
 from backfill.job.job import Job
 from backfill.job.suggestion import did_you_mean
@@ -172,12 +172,17 @@ def _place(job_class: type[Job]) -> str:
 
 
 def _one_line(error: BaseException, project: Path | None) -> str:
-    """The error's type, the first line of its message, and where in the user's code it arose."""
+    """The error's type, the first line of its message, and where in the user's code it arose.
+
+    The remedy comes with it, unless it is longer than a line.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         file, line, message = error.filename, error.lineno or 0, error.msg
     else:
         file, line = _origin(error, project)
         message = (str(error).splitlines() or [""])[0]
+        if isinstance(error, BackfillError) and error.remedy and "\n" not in error.remedy:
+            message = f"{message.rstrip('.')}. {error.remedy}"
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return f"{text} ({_shown(file, project)}:{line})" if file else text
 

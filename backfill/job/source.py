@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backfill.errors import DeclarationError
+from backfill.job.arguments import arguments
 from backfill.job.fragment import first_word, locks_rows, mistake_in
 from backfill.job.identifier import column_names, table_name
 from backfill.job.mapped import TableLike
@@ -17,6 +18,7 @@ class Source:
     __slots__ = ()
 
 
+@arguments('Table("users", todo="email_lower IS NULL")')
 @dataclass(frozen=True, slots=True, init=False)
 class Table(Source):
     """The rows of one table.
@@ -68,6 +70,7 @@ class Table(Source):
         keep(self, "todo", _condition("todo", todo))
 
 
+@arguments('Query("SELECT …", key="id", table="orders")')
 @dataclass(frozen=True, slots=True, init=False)
 class Query(Source):
     """The rows of a query: a join, a view, a selection that no condition on one table can say.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from backfill.errors import DeclarationError
+from backfill.job.arguments import arguments
 from backfill.job.identifier import column_names, table_name
 from backfill.job.mapped import TableLike
 from backfill.job.suggestion import did_you_mean
@@ -20,6 +21,7 @@ class Target:
     __slots__ = ()
 
 
+@arguments('Update("email_lower")')
 @dataclass(frozen=True, slots=True, init=False)
 class Update(Target):
     """Write columns of the source's own rows.
@@ -45,6 +47,7 @@ class Update(Target):
         object.__setattr__(self, "columns", checked)
 
 
+@arguments('Insert("archive", on_conflict="skip")')
 @dataclass(frozen=True, slots=True, init=False)
 class Insert(Target):
     """Write rows into another table; without a transform, columns of the same name are copied.
@@ -141,11 +144,13 @@ def _check_across(database: object, on_conflict: OnConflict, *, delete_source: b
         )
 
 
+@arguments("Delete()")
 @dataclass(frozen=True, slots=True)
 class Delete(Target):
     """Delete the source's rows: all that match, or those for which the transform is truthy."""
 
 
+@arguments("Call()")
 @dataclass(frozen=True, slots=True)
 class Call(Target):
     """Do what the transform does, such as calling an API; its answer is ignored.

@@ -1,12 +1,13 @@
 """The parts of a declaration - Table, Sql, Update, Insert, Delete - and what each refuses."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
-from backfill import Delete, Insert, Query, Sql, Table, Update
+from backfill import Call, Delete, Insert, Options, Param, Query, Sql, Table, Update
 from backfill.errors import DeclarationError
 from backfill.job.identifier import same_table
 
@@ -107,9 +108,42 @@ def test_a_wrong_part_is_refused_naming_the_mistake_and_the_right_form(
     assert right in refusal.value.remedy
 
 
-def test_an_insert_does_not_guess_what_a_conflict_means() -> None:
-    with pytest.raises(TypeError, match="on_conflict"):
-        untyped_insert("archive")
+@pytest.mark.parametrize(
+    ("part", "given", "named", "mistake", "right"),
+    [
+        (Table, ["users"], {"wehre": "a"}, "no argument wehre", "Did you mean where?"),
+        (Table, [], {}, "table", 'Write Table("users"'),
+        (Table, ["users", "id"], {}, "too many positional", 'Write Table("users"'),
+        (Query, ["SELECT 1"], {"keys": "id"}, "no argument keys", "Did you mean key?"),
+        (Query, ["SELECT 1"], {}, "key", 'key="id"'),
+        (Insert, ["a"], {}, "on_conflict", 'on_conflict="skip"'),
+        (Insert, ["a"], {"onconflict": "skip"}, "onconflict", "Did you mean on_conflict?"),
+        (Update, [], {"columns": ["a"]}, "'columns'", 'Write Update("email_lower")'),
+        (Update, [], {"column": "a"}, "column", 'Write Update("email_lower")'),
+        (Delete, ["users"], {}, "too many positional", "Write Delete()."),
+        (Call, [], {"url": "a"}, "no argument url", "There are none. Write Call()."),
+        (Param, [int], {"defualt": 1}, "no argument defualt", "Did you mean default?"),
+        (Param, [], {"type": int}, "no argument type", "Write Param(int"),
+        (Options, [5], {}, "too many positional", 'Write Options(rate="5000/s")'),
+    ],
+)
+def test_arguments_that_a_part_does_not_take_are_told_with_what_was_meant(
+    part: Callable[..., object],
+    given: Sequence[object],
+    named: Mapping[str, object],
+    mistake: str,
+    right: str,
+) -> None:
+    with pytest.raises(DeclarationError) as refusal:
+        part(*given, **named)
+    assert refusal.value.message.startswith(f"{part.__name__}(...): ")
+    assert mistake in refusal.value.message
+    assert right in refusal.value.remedy
+
+
+def test_signatures_are_as_they_are_written() -> None:
+    assert "rate: 'str | None' = None" in str(inspect.signature(Options))
+    assert next(iter(inspect.signature(Table).parameters)) == "table"
 
 
 @pytest.mark.parametrize(

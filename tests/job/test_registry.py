@@ -108,7 +108,10 @@ def test_a_broken_module_does_not_hide_the_jobs_of_others(project: Path, package
         "table",
         "no_such_module_either",
     }
-    assert broken["a_type"] == f"DeclarationError: Bad: source is 'u' ({package}/a_type.py:5)"
+    assert broken["a_type"] == (
+        "DeclarationError: Bad: source is 'u'. Write source ="
+        f' Table("users", todo="email_lower IS NULL"). ({package}/a_type.py:5)'
+    )
     assert broken["a_value"].startswith("ValueError: invalid literal")
     assert broken["a_value"].endswith(f"({package}/a_value.py:2)")
     assert broken["an_exit"] == f"SystemExit: bye ({package}/an_exit.py:2)"
