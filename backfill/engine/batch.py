@@ -35,6 +35,7 @@ from backfill.engine.faults import (
 from backfill.engine.lines import Written
 from backfill.engine.page import Page, page_bounds, sweep_page, walk_page
 from backfill.engine.removal import NotMovedError
+from backfill.engine.telling import in_a_reason, to_its_owner
 from backfill.engine.transform import Outcome, Refusal
 from backfill.engine.write import Values
 from backfill.events import Event
@@ -241,8 +242,10 @@ def write_page(
                 raise
             bench.conn.execute("ROLLBACK TO SAVEPOINT one_row")
             written = Written(rows=0, keys=0, missing=0)
-            refused.append((page.keys[0], fault.sqlstate, fault.message))
-    refused += [(key, None, message) for key, message in written.unfit]
+            refused.append((page.keys[0], fault.sqlstate, to_its_owner(fault, bench.secrets)))
+    if written.unfit:
+        hidden = bench.secrets.hidden
+        refused += [(key, None, hidden(message)) for key, message in written.unfit]
     return written, refused
 
 
@@ -362,4 +365,5 @@ def interruption(
         case FaultKind.TIMEOUT:
             return RetriableError(fault, timed_out=True)
         case _:
-            return StopError(f"in the step {step.name}: {fault.told}", summary=fault.summary)
+            told = in_a_reason(fault, bench.secrets)
+            return StopError(f"in the step {step.name}: {told}", summary=fault.summary)

@@ -26,6 +26,7 @@ from backfill.engine.write import Writer
 from backfill.errors import UnreachableError
 from backfill.job import Call, Job, Options, RowFactory
 from backfill.job.declaration import Declaration
+from backfill.job.secret import Secrets
 from backfill.model import BatchInfo, Counts, RunInfo
 from backfill.pg import catalog
 from backfill.pg.connect import Connection, Limits
@@ -203,6 +204,11 @@ class Bench:
     def reader(self) -> Connection:
         """Where the source is read: its keys, and its rows without locks."""
         return self.source_conn or self.conn
+
+    @property
+    def secrets(self) -> Secrets:
+        """Made anew when it is asked for, which only errors do."""
+        return self.declaration.secrets(self.arguments)
 
     @property
     def limits(self) -> Limits:

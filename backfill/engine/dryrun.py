@@ -19,6 +19,7 @@ from backfill.engine.faults import (
     StopError,
 )
 from backfill.engine.page import SCAN_ROWS_PER_ROW
+from backfill.engine.telling import in_a_reason
 from backfill.engine.trial import NAME, Change, Refused, Tried, try_batch
 from backfill.model import Counts, Key, SlicePhase
 from backfill.pg import images
@@ -123,7 +124,9 @@ def dry_run(
         except OutageError as error:
             place.problem = f"the run would wait: {error.reason}"
         except RetriableError as error:
-            place.problem = f"tried {ATTEMPTS} times in vain: {error.fault.told}"
+            place.problem = (
+                f"tried {ATTEMPTS} times in vain: {in_a_reason(error.fault, bench.secrets)}"
+            )
     estimates = _estimates(bench, places, matching)
     return DryRun(
         places=places,

@@ -18,6 +18,7 @@ def call_hook(bench: Bench, name: str, hook: Callable[[], None]) -> None:
         hook()
     except Exception as error:
         raise StopError(
-            f"{type(bench.job).__name__}.{name} raised {type(error).__name__}: {error}",
+            f"{type(bench.job).__name__}.{name} raised {type(error).__name__}:"
+            f" {bench.secrets.hidden(str(error))}",
             summary=f"{name} raised {type(error).__name__}",
         ) from error

@@ -127,5 +127,7 @@ def _left(bench: Bench, run: Run) -> _Left:
 
 def _again() -> RetriableError:
     told = "more rows than the run's limit leaves to this batch"
-    fault = Fault(kind=FaultKind.TRANSIENT, sqlstate=None, message=told, summary=told)
+    fault = Fault(
+        kind=FaultKind.TRANSIENT, sqlstate=None, message=told, summary=told, may_quote=False
+    )
     return RetriableError(fault, timed_out=False)

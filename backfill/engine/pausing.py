@@ -8,6 +8,7 @@ import psycopg
 
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
+from backfill.engine.telling import in_a_reason
 from backfill.errors import UnreachableError
 from backfill.hours import Shut
 from backfill.job import Options
@@ -115,7 +116,8 @@ def pause_for_error(bench: Bench, reason: str) -> None:
 
 def pause_for_failures(bench: Bench, number: int, attempts: int, fault: Fault) -> None:
     """Pause because a slice fails again and again; for locks, the reason names who has them."""
-    reason = f"slice {number} failed {attempts} times in a row, last with {fault.told}"
+    reason = f"slice {number} failed {attempts} times in a row, last with"
+    reason += f" {in_a_reason(fault, bench.secrets)}"
     if fault.is_locked_out:
         with suppress(psycopg.Error):  # whatever hinders the look, the pause is what matters
             tables = {bench.source.oid, bench.writer.table_oid}
@@ -136,7 +138,7 @@ def pause_unless_transient(bench: Bench, error: psycopg.Error) -> None:
             raise error
         raise UnreachableError(f"PostgreSQL ended our transaction: {fault.summary}") from error
     try:
-        pause_for_error(bench, f"between two batches: {fault.told}")
+        pause_for_error(bench, f"between two batches: {in_a_reason(fault, bench.secrets)}")
     except psycopg.Error:
         refuse_standby(bench.conn)
         raise

@@ -8,12 +8,15 @@ from typing import Any
 
 import psycopg
 
+from backfill.engine.telling import to_its_owner
 from backfill.errors import DeclarationError, ProjectError, RefusedError
 from backfill.job import Query
 from backfill.job.declaration import Declaration, sql_fragment
+from backfill.job.secret import Secrets
 from backfill.model import Key
 from backfill.pg.catalog import Column, Relation
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
+from backfill.pg.failure import classify
 from backfill.pg.keyset import Keyset
 from backfill.pg.query import QuerySql
 
@@ -70,7 +73,8 @@ def read_relation(
     if query is None:
         return table
     name = declaration.job_class.__name__
-    found = _described(conn, query, arguments, name=name)
+    secrets = declaration.secrets(arguments)
+    found = _described(conn, query, arguments, name=name, secrets=secrets)
     columns = {column.name: column for column in found}
     if len(columns) < len(found):
         names = [column.name for column in found]
@@ -89,7 +93,12 @@ def read_relation(
 
 
 def _described(
-    conn: Connection, query: QuerySql, arguments: Mapping[str, Any], *, name: str
+    conn: Connection,
+    query: QuerySql,
+    arguments: Mapping[str, Any],
+    *,
+    name: str,
+    secrets: Secrets,
 ) -> list[Column]:
     try:
         with transaction(conn, READ_LIMITS):
@@ -100,8 +109,10 @@ def _described(
             remedy=f"Grant role {conn.info.user} SELECT on what the query reads.",
         ) from error
     except (psycopg.ProgrammingError, psycopg.DataError) as error:
+        fault = classify(error, writing=False, seconds=0.0, timeout=1.0)
+        told = to_its_owner(fault, secrets)
         raise ProjectError(
-            f"{name}.source: PostgreSQL cannot run the query: {error.diag.message_primary}",
+            f"{name}.source: PostgreSQL cannot run the query: {told}",
             remedy=error.diag.message_hint or "Correct it.",
         ) from error
     return [

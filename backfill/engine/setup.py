@@ -22,6 +22,7 @@ from backfill.errors import ProjectError
 from backfill.events import Event
 from backfill.job import Insert, Job, Options, RowFactory
 from backfill.job.declaration import Declaration, bind
+from backfill.job.secret import Secrets
 from backfill.pg import catalog, slices
 from backfill.pg.bounds import begin_at
 from backfill.pg.connect import READ_LIMITS, Connection, refuse_standby, transaction
@@ -138,7 +139,7 @@ def _make(
     is_unlocked = declaration.reads_unlocked(options)
     if run.speed < 1:
         pace.tune(options, speed=run.speed)
-    _set_up(reader, run, job)
+    _set_up(reader, run, job, declaration.secrets(arguments))
     return Bench(
         conn=conn,
         ledger=ledger,
@@ -208,7 +209,7 @@ def _reads_wal(conn: Connection, ledger: Ledger, run: Run) -> bool:
     return refused is None
 
 
-def _set_up(conn: Connection, run: Run, job: Job) -> None:
+def _set_up(conn: Connection, run: Run, job: Job, secrets: Secrets) -> None:
     """The job's own `setup`, once per process and run; whatever it raises is the job's fault."""
     with transaction(conn, READ_LIMITS, run=run.id):
         conn.execute("SET TRANSACTION READ ONLY")
@@ -218,7 +219,8 @@ def _set_up(conn: Connection, run: Run, job: Job) -> None:
             raise
         except Exception as error:
             raise ProjectError(
-                f"{type(job).__name__}.setup raised {type(error).__name__}: {error}",
+                f"{type(job).__name__}.setup raised {type(error).__name__}:"
+                f" {secrets.hidden(str(error))}",
                 remedy="Mend it; it may read, and nothing else.",
             ) from error
 

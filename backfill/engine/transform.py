@@ -62,6 +62,7 @@ class PythonTransform:
     """A job's `transform` or `transform_batch`, bound to a job and its declaration."""
 
     def __init__(self, declaration: Declaration, job: Job, *, clock: Clock) -> None:
+        self._declaration, self._job = declaration, job
         self._target = declaration.target
         self._outages: tuple[type[Exception], ...] = (RetryLater, *declaration.retry_on)
         self._name = declaration.job_class.__name__
@@ -114,11 +115,11 @@ class PythonTransform:
                 except self._outages as error:
                     if outcomes:
                         break  # the rows before it are written; it comes first on the next page
-                    raise _outage(error) from error
+                    raise self._outage(error) from error
                 except StopError:
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever the user's code raises is this row's
-                    outcome = _refusal(error)
+                    outcome = self._refusal(error)
             outcomes.append(outcome)
         return outcomes
 
@@ -132,11 +133,11 @@ class PythonTransform:
         try:
             results = self._function(list(rows))
         except self._outages as error:
-            raise _outage(error) from error
+            raise self._outage(error) from error
         except Exception as error:
             if len(rows) > 1:
                 raise RowsRefusedError(len(rows), type(error).__name__) from error
-            return [_refusal(error)]
+            return [self._refusal(error)]
         if isinstance(self._target, Call):
             return [_CALLED] * len(rows)
         if isinstance(results, str | bytes | Mapping) or not isinstance(results, Sequence):
@@ -172,14 +173,17 @@ class PythonTransform:
             summary="the transform returned no mapping",
         )
 
+    def _outage(self, error: Exception) -> OutageError:
+        if isinstance(error, RetryLater):
+            return OutageError(self._hidden(error.reason) or "RetryLater", seconds=error.seconds)
+        return OutageError(type(error).__name__, seconds=None)
 
-def _outage(error: Exception) -> OutageError:
-    if isinstance(error, RetryLater):
-        return OutageError(error.reason or "RetryLater", seconds=error.seconds)
-    return OutageError(type(error).__name__, seconds=None)
+    def _refusal(self, error: Exception) -> Refusal:
+        if isinstance(error, Quarantine):
+            return Refusal(self._hidden(error.reason))
+        return Refusal(self._hidden(f"{type(error).__name__}: {error}"))
 
-
-def _refusal(error: Exception) -> Refusal:
-    if isinstance(error, Quarantine):
-        return Refusal(error.reason)
-    return Refusal(f"{type(error).__name__}: {error}")
+    def _hidden(self, text: str) -> str:
+        """Without secrets, which an HTTP client's error quotes with the URL that it asked."""
+        arguments = self._declaration.sql_arguments(self._job)
+        return self._declaration.secrets(arguments).hidden(text)

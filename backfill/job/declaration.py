@@ -8,16 +8,17 @@ bodies are no part of it, nor is the text in help and docstrings.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from backfill.errors import DeclarationError, UsageError
+from backfill.errors import BackfillError, DeclarationError, ProjectError, UsageError
 from backfill.job.anatomy import Kind, is_abstract, kind_of, params_of
-from backfill.job.fragment import PLACEHOLDER_PREFIX, sql_fragment
+from backfill.job.fragment import PLACEHOLDER_PREFIX, placeholders, sql_fragment
 from backfill.job.job import Job
 from backfill.job.options import Options
 from backfill.job.param import Param
+from backfill.job.secret import Secrets
 from backfill.job.source import Query, Table
 from backfill.job.suggestion import did_you_mean
 from backfill.job.target import Call, Delete, Insert, Target, Update
@@ -193,6 +194,22 @@ class Declaration:
         """
         return {f"{PLACEHOLDER_PREFIX}{name}": getattr(job, name) for name in self.params}
 
+    def secrets(self, arguments: Mapping[str, object]) -> Secrets:
+        """The secret ones of the values that `sql_arguments` gives."""
+        names = [name for name, param in self.params.items() if param.secret]
+        bound = {name for text in self._sql_texts() for name in placeholders(text)}
+        keys = [f"{PLACEHOLDER_PREFIX}{name}" for name in names]
+        return Secrets.of(
+            (arguments[key] for key in keys if key in arguments),
+            are_bound=not bound.isdisjoint(names),
+        )
+
+    def _sql_texts(self) -> Iterator[str]:
+        source = self.source
+        yield (source.sql if isinstance(source, Query) else source.where) or ""
+        yield source.todo or ""
+        yield from () if self.sql is None else self.sql.expressions.values()
+
     def _param(self, name: str) -> Param[Any]:
         param = self.params.get(name)
         if param is None:
@@ -268,7 +285,7 @@ def bind(
 
     Raises:
         UsageError: an unknown name, a missing value, one of another type, or a secret given.
-        ProjectError: a secret's variable is not set.
+        ProjectError: a secret's variable is not set, or the job's `__init__` raised.
     """
     declaration = declaration_of(job_class)
     bound = declaration.complete_params(values)
@@ -278,7 +295,16 @@ def bind(
     job = job_class.__new__(job_class)
     # past the descriptors, which are read-only; before __init__, which may read the parameters
     job.__dict__.update(bound, _run=run)
-    job.__init__()  # type: ignore[misc]  # the shape check saw that it takes no argument
+    try:
+        job.__init__()  # type: ignore[misc]  # the shape check saw that it takes no argument
+    except BackfillError:
+        raise
+    except Exception as error:
+        hidden = declaration.secrets(declaration.sql_arguments(job)).hidden
+        raise ProjectError(
+            f"{job_class.__name__}.__init__ raised {type(error).__name__}: {hidden(str(error))}",
+            remedy="Mend it; what a run needs is better made in setup, which may raise.",
+        ) from error
     return job
 
 

@@ -36,7 +36,12 @@ _ROW_CLASSES = {
     "23",  # integrity_constraint_violation
     "44",  # with_check_option_violation
 }
-_QUOTING_CLASSES = {"22", "23"}
+#: Classes whose messages quote values, or are made outside of PostgreSQL: of data, of constraints,
+#: of PL/pgSQL's RAISE, of external routines, of foreign servers.
+_QUOTING_CLASSES = {"22", "23", "P0", "38", "39", "HV"}
+#: Where PostgreSQL's source reports what a user's function has raised, under any SQLSTATE.
+_RAISING_FUNCTIONS = {"exec_stmt_raise"}
+_RAISING_FILES = {"plpy_elog.c", "plperl.c", "pltcl.c"}
 #: What PL/pgSQL raises in a row's trigger: RAISE, SELECT INTO STRICT without a row or with several,
 #: ASSERT (Appendix A, class P0; P0000 is an error of PL/pgSQL itself).
 _PLPGSQL = {"P0001", "P0002", "P0003", "P0004"}
@@ -59,15 +64,16 @@ class Fault:
 
     Attributes:
         sqlstate: five characters, or None when the connection was lost.
-        message: PostgreSQL's primary message; it may quote a value, so it is kept in the ledger and
-            never logged.
+        message: PostgreSQL's primary message.
         summary: names the condition without any value, for logs.
+        may_quote: the message may quote a value, so it is kept in the quarantine, and never logged.
     """
 
     kind: FaultKind
     sqlstate: str | None
     message: str
     summary: str
+    may_quote: bool
 
     @property
     def is_locked_out(self) -> bool:
@@ -76,10 +82,8 @@ class Fault:
 
     @property
     def told(self) -> str:
-        """The summary, with the message unless that quotes a row, as a data error's does."""
-        if self.sqlstate is not None and self.sqlstate[:2] in _QUOTING_CLASSES:
-            return self.summary
-        return f"{self.summary}: {self.message}"
+        """The summary, with the message unless that may quote a row, as a data error's does."""
+        return self.summary if self.may_quote else f"{self.summary}: {self.message}"
 
 
 def classify(error: psycopg.Error, *, writing: bool, seconds: float, timeout: float) -> Fault:
@@ -101,6 +105,18 @@ def classify(error: psycopg.Error, *, writing: bool, seconds: float, timeout: fl
         sqlstate=state,
         message=message,
         summary=summary,
+        may_quote=_may_quote(error),
+    )
+
+
+def _may_quote(error: psycopg.Error) -> bool:
+    """Also where a function has raised it, or has made the statement out of values by EXECUTE."""
+    diag = error.diag
+    return (
+        (error.sqlstate or "")[:2] in _QUOTING_CLASSES
+        or diag.source_function in _RAISING_FUNCTIONS
+        or diag.source_file in _RAISING_FILES
+        or "EXECUTE" in (diag.context or "")
     )
 
 

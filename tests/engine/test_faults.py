@@ -347,7 +347,12 @@ def test_a_slice_that_fails_again_and_again_pauses_the_run_with_the_last_reason(
     run = site.begun(Increment)
     with site.crew(Increment, run, clock=FakeClock(datetime(2026, 1, 1, tzinfo=UTC))):
         _hasten_until(site, run, "paused")
-    _check_paused(site.outcome(run), f"failed {SLICE_ATTEMPTS} times in a row", "40001", "again")
+    _check_paused(
+        site.outcome(run),
+        f"failed {SLICE_ATTEMPTS} times in a row",
+        "40001",
+        "PostgreSQL's log has it",
+    )
     assert site.value("SELECT attempts FROM backfill.slice") == SLICE_ATTEMPTS
 
 

@@ -10,10 +10,13 @@ from psycopg import sql
 
 from backfill.engine.checks.finding import Finding, error
 from backfill.engine.removal import Removal
+from backfill.engine.telling import to_its_owner
 from backfill.engine.write import Writer
 from backfill.errors import LockedOutError, ProjectError
+from backfill.job.secret import Secrets
 from backfill.pg.blocking import who_locks
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
+from backfill.pg.failure import classify
 from backfill.pg.keyset import Keyset, bound, key_arrays
 
 _REFUSALS = (
@@ -33,6 +36,7 @@ def check_statements(
     *,
     name: str,
     arguments: Mapping[str, Any],
+    secrets: Secrets,
     columns: tuple[str, ...],
     removal: Removal | None,
     tables: Collection[int],
@@ -42,6 +46,7 @@ def check_statements(
 
     Args:
         name: the job's class.
+        secrets: among the arguments.
         columns: what Python computes, as far as it is known.
         removal: what deletes the rows that were moved.
         tables: oids of the source and the target.
@@ -71,7 +76,10 @@ def check_statements(
         refusal = _refusal(where, statement, {**arguments, **extra})
         if refusal is None:
             continue
-        told = refusal.diag.message_primary
+        fault = classify(
+            refusal, writing=False, seconds=0.0, timeout=READ_LIMITS.statement_timeout_seconds
+        )
+        told = to_its_owner(fault, secrets)
         if isinstance(refusal, psycopg.errors.LockNotAvailable):
             by = who_locks(where, tables)
             yield error(

@@ -144,6 +144,7 @@ def examine(
             subject.writer,
             name=name,
             arguments=arguments,
+            secrets=declaration.secrets(arguments),
             columns=subject.columns,
             removal=subject.removal,
             tables={source.oid, target.oid},
