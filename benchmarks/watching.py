@@ -4,10 +4,15 @@ All of it: checkpoint, counts of batches, task events, pictures and pulses each 
 `backfill watch` on a terminal. None: benchmarks/unwatched.py, and nobody who watches. Each run has
 the table rebuilt before it, its result checked, and workers of its own, which have started before.
 
-Two measures: rows per second, which is what a user sees and which a shared machine makes vary by a
-quarter from one run to the next; and the seconds of CPU that the whole machine spent (servers,
-workers, watchers) for the same rows, which vary less. On a machine whose cores are all at work, as
-here, the second bounds the first.
+Three measures, of which the third is the sharpest:
+
+- rows per second at full speed, which is what a user sees, and which varies by a quarter from one
+  run to the next on a shared machine;
+- rows by second of CPU at full speed, that of servers, workers and watchers;
+- seconds of CPU by second of a run that is held to PACE rows per second, so that what differs is
+  the watching and not the work: what it takes of the machine's cores. Where all of them are at work
+  that is its share of the speed, because watching goes by time (a picture each second, a checkpoint
+  at most each 50 ms) and not by rows.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ from benchmarks.bed import Bed, running_workers, wait_for
 #: What watching may cost of a run's rows/s.
 GOAL_SHARE = 0.02
 JOBS = ("slug_sql", "slug_python")
+#: Rows per second of the runs that are held, and for how many seconds they are.
+PACE, PACED_SECONDS = 20_000, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,28 @@ def measure(bed: Bed, *, rows: int, rounds: int) -> None:
         print(f"watching, {job}: {with_it:,.0f} rows/s with all of it, {without:,.0f} without")
         _tell("rows/s", [without.wall / with_it.wall for with_it, without in pairs])
         _tell("rows by CPU second", [without.cpu / with_it.cpu for with_it, without in pairs])
+    _measure_paced(bed, rounds=rounds)
+
+
+def _measure_paced(bed: Bed, *, rounds: int) -> None:
+    """Print what of the machine's cores watching takes, by the job that does least itself."""
+    cores = os.cpu_count() or 1
+    shares = []
+    for number in range(rounds):
+        order = (True, False) if number % 2 == 0 else (False, True)
+        rows, rate = PACE * PACED_SECONDS, f"{PACE}/s"
+        spent = {}
+        for watched in order:
+            cost = _run(bed, JOBS[0], rows, is_watched=watched, rate=rate)
+            spent[watched] = cost.cpu / cost.wall / cores
+        shares.append(spent[True] - spent[False])
+    low, middle, high = statistics.quantiles(shares, n=4)
+    print(
+        f"watching, at {PACE:,} rows/s: {middle:.2%} of {cores} cores"
+        f" (quartiles {low:.2%} to {high:.2%}; goal {GOAL_SHARE:.0%}:"
+        f" {'met' if middle <= GOAL_SHARE else 'not met'});"
+        f" by rounds {', '.join(f'{share:.2%}' for share in shares)}"
+    )
 
 
 def _tell(what: str, ratios: Sequence[float]) -> None:
@@ -69,17 +98,26 @@ def _tell(what: str, ratios: Sequence[float]) -> None:
 
 
 def _busy_seconds() -> float:
-    """CPU seconds of all processes of this machine since it started (Linux, proc(5): /proc/stat).
+    """CPU seconds of this process, of all that it has started and of what those have (servers,
+    workers, watchers), so far; other programs of the machine are left out.
 
-    user, nice, system, irq, softirq; neither idle nor waiting, nor stolen by other machines.
+    Linux, proc(5), /proc/PID/stat: utime, stime, and both of children that were waited for.
     """
-    user, nice, system, _, _, irq, softirq = map(
-        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
-    )
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    spent: dict[int, tuple[int, int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        spent[int(path.parent.name)] = (int(found[1]), sum(map(int, found[11:15])))
+    ours, more = {os.getpid()}, {os.getpid()}
+    while more:
+        more = {pid for pid, (parent, _) in spent.items() if parent in more}
+        ours |= more
+    return sum(spent[pid][1] for pid in ours) / os.sysconf("SC_CLK_TCK")
 
 
-def _run(bed: Bed, job: str, rows: int, *, is_watched: bool) -> Cost:
+def _run(bed: Bed, job: str, rows: int, *, is_watched: bool, rate: str | None = None) -> Cost:
     bed.table(rows)
     module, prefix = ("backfill", "w") if is_watched else ("benchmarks.unwatched", "u")
     with ExitStack() as stack:
@@ -88,7 +126,7 @@ def _run(bed: Bed, job: str, rows: int, *, is_watched: bool) -> Cost:
         if is_watched:
             stack.enter_context(_watcher(bed))
         busy = _busy_seconds()
-        wall = bed.run(job, Options(concurrency=2))
+        wall = bed.run(job, Options(concurrency=2, rate=rate))
         cost = Cost(wall=wall, cpu=_busy_seconds() - busy)
     bed.check_slugs(rows)
     bed.conn.execute("DELETE FROM backfill.worker")
