@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from backfill.engine.columns import copied_columns
+from backfill.engine.rows import query_of
 from backfill.job import Call
 from backfill.job.declaration import Declaration, sql_fragment
 from backfill.pg import unlocked
@@ -52,9 +53,13 @@ def reading_of(
     """How a job's rows are read.
 
     Args:
+        keyset: the table's; a query stands in its place where there is one.
         columns: what a Python transform is given; None: PostgreSQL computes, and what it computes
             is written in another database, so that it is read as text.
     """
+    query = query_of(declaration)
+    if query is not None:
+        keyset = query.as_table(keyset, columns or ())
     if columns is not None:
         takes = not isinstance(declaration.target, Call) and declaration.target_database is None
         return Reading(

@@ -12,7 +12,7 @@ from backfill.clock import Clock
 from backfill.engine.bench import Bench, Observer, SilentObserver, holder_name, run_info
 from backfill.engine.columns import read_columns
 from backfill.engine.pace import Pace
-from backfill.engine.reading import Reading, reading_of
+from backfill.engine.reading import reading_of
 from backfill.engine.removal import Removal
 from backfill.engine.rows import keyset_of, query_of, read_relation
 from backfill.engine.sizing import BatchSizer
@@ -157,7 +157,7 @@ def _make(
         writer=writer,
         columns=columns,
         reading=(
-            _reading(declaration, keyset, columns, source=read, target=target)
+            reading_of(declaration, keyset, columns, source=read, target=target)
             if is_unlocked
             else None
         ),
@@ -178,19 +178,6 @@ def _make(
         stopping=stopping,
         connect=connect,
     )
-
-
-def _reading(
-    declaration: Declaration,
-    keyset: Keyset,
-    columns: tuple[str, ...] | None,
-    *,
-    source: catalog.Relation,
-    target: catalog.Relation,
-) -> Reading:
-    query = query_of(declaration)
-    readable = keyset if query is None else query.as_table(keyset, columns or ())
-    return reading_of(declaration, readable, columns, source=source, target=target)
 
 
 def _reads_wal(conn: Connection, ledger: Ledger, run: Run) -> bool:

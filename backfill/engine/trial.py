@@ -152,7 +152,7 @@ def try_batch(bench: Bench, held: Slice, rows: int, *, with_changes: bool) -> Tr
 
 def _seen(bench: Bench, reading: Reading, held: Slice, rows: int) -> tuple[Seen, list[Outcome]]:
     """Rows read without locks, and what became of them; nothing else is done with them twice."""
-    seen = unlocked.read(bench, reading, held, rows)
+    seen = unlocked.read(bench, reading, held, rows, is_trial=True)
     made = seen.rows(bench)
     if bench.transform is None:
         return seen, copied(bench, seen)

@@ -22,8 +22,9 @@ from backfill.engine.reading import Reading
 from backfill.job import Row
 from backfill.model import Key, SlicePhase
 from backfill.pg import deferred, unlocked
-from backfill.pg.connect import application_name, transaction
+from backfill.pg.connect import application_name, transaction, trial
 from backfill.pg.keyset import Keyset, bound, key_arrays
+from backfill.pg.query import QuerySql
 from backfill.pg.slices import Slice
 
 #: Seals are compared by the process that made them only; nobody can foresee which values share one.
@@ -76,12 +77,18 @@ class Seen:
         )
 
 
-def read(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
+def read(bench: Bench, reading: Reading, held: Slice, rows: int, *, is_trial: bool = False) -> Seen:
     """The next rows of a slice in its phase, at most so many.
+
+    Args:
+        is_trial: roll back what the user's expressions have done while they were read.
 
     Raises what psycopg raises; the connection's transaction is over in any case.
     """
     name = application_name(held.run, held.number, held.epoch)
+    if is_trial:
+        with trial(bench.reader, bench.limits, name=name, run=held.run):
+            return _walk(bench, reading, held, rows)
     if held.phase is SlicePhase.WALK:
         with transaction(bench.reader, bench.limits, name=name, run=held.run, in_batch=True):
             return _walk(bench, reading, held, rows)
@@ -90,15 +97,35 @@ def read(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
         return _sweep(bench, reading, held, due, at_end=len(due) < rows)
 
 
+def page(
+    keyset: Keyset,
+    reading: Reading,
+    query: QuerySql | None,
+    columns: Sequence[str] | None,
+    *,
+    after: bool,
+) -> sql.Composed:
+    """The statement that reads a page; its parameters are in pg/unlocked.py.
+
+    Args:
+        query: stands in the table's place.
+        columns: that a Python transform is given.
+    """
+    readable = _readable(keyset, query, columns)
+    return unlocked.page(
+        readable, after=after, values=_values(readable, reading), needs=reading.needs
+    )
+
+
 def _values(keyset: Keyset, reading: Reading) -> list[sql.Composable]:
     if not reading.sealed:
         return [*reading.values, sql.SQL("NULL")]
     return [*reading.values, unlocked.seal(keyset, reading.sealed)]
 
 
-def _readable(bench: Bench, keyset: Keyset) -> Keyset:
+def _readable(keyset: Keyset, query: QuerySql | None, columns: Sequence[str] | None) -> Keyset:
     """Where the rows are read: in the table, or in the query instead."""
-    return keyset if bench.query is None else bench.query.as_table(keyset, bench.columns or ())
+    return keyset if query is None else query.as_table(keyset, columns or ())
 
 
 def _refuse_twice(bench: Bench, keyset: Keyset, keys: Sequence[Key]) -> None:
@@ -119,16 +146,10 @@ def _refuse_twice(bench: Bench, keyset: Keyset, keys: Sequence[Key]) -> None:
 
 def _walk(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
     keyset, arguments = ours(bench, held)
-    keyset = _readable(bench, keyset)
     after = held.cursor if held.cursor is not None else held.after
     scan_rows = max(LEAST_SCAN_ROWS, rows * SCAN_ROWS_PER_ROW)
     lines = bench.reader.execute(
-        unlocked.page(
-            keyset,
-            after=after is not None,
-            values=_values(keyset, reading),
-            needs=reading.needs,
-        ),
+        page(keyset, reading, bench.query, bench.columns, after=after is not None),
         {
             **arguments,
             **bound("after", after),
@@ -147,7 +168,7 @@ def _walk(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
     )
     found = [line[2:] for line in lines if line[0]]
     keys = [line[:width] for line in found]
-    _refuse_twice(bench, keyset, keys)
+    _refuse_twice(bench, _readable(keyset, bench.query, bench.columns), keys)
     return Seen(
         keys=keys,
         values=[line[width:-1] for line in found],
@@ -162,7 +183,7 @@ def _sweep(
     bench: Bench, reading: Reading, held: Slice, due: Sequence[Key], *, at_end: bool
 ) -> Seen:
     width = len(bench.keyset.columns)
-    keyset = _readable(bench, bench.keyset)
+    keyset = _readable(bench.keyset, bench.query, bench.columns)
     lines = (
         bench.reader.execute(
             unlocked.again(keyset, values=_values(keyset, reading)),

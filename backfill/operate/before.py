@@ -37,10 +37,12 @@ def check_job(
     """Find out what speaks against a run of this job; works without a ledger, too.
 
     Raises:
-        UsageError: a parameter is missing or wrong, or there is no such database.
+        UsageError: a parameter is missing or wrong, there is no such database, or the job cannot
+            work with the option `lock`.
         UnreachableError: the database does not answer.
     """
     declaration.complete_params(params)
+    declaration.reads_unlocked(options)
     job = bind(declaration.job_class, params, environ=project.environ)
     home = project.settings.database(declaration.home(options))
     with closing(connect(home.url)) as conn, project.source(declaration, options) as source_conn:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,12 +13,18 @@ import pytest
 from psycopg import sql
 
 from backfill.engine import lifecycle
+from backfill.engine.check import Report, check
+from backfill.engine.checks.finding import Severity
+from backfill.engine.checks.scene import Matching
 from backfill.engine.checks.subject import examine
 from backfill.errors import DeclarationError, Quarantine, UsageError
 from backfill.job import Insert, Job, Options, Param, Query, Row, Sql, Table, Update
-from backfill.job.declaration import declaration_of
+from backfill.job.declaration import bind, declaration_of
 from backfill.model import Counts
+from backfill.operate.before import dry_run_job
 from backfill.pg.connect import connect
+from backfill.project import Project
+from backfill.settings import load
 from tests.engine.factory import AtVisit, Worksite, until
 from tests.engine.strikes import POINTS, Blow, Strike, work_through
 from tests.services import PostgresServer
@@ -282,6 +290,74 @@ def test_what_two_databases_cannot_promise_is_refused(across: Across) -> None:
 
     assert declaration_of(Copy).home(Options(database="here")) == "there"
     assert declaration_of(Plain).home(Options(database="here")) == "here"
+
+
+def _checked(across: Across, job: type[Job]) -> Report:
+    declaration = declaration_of(job)
+    with closing(connect(across.source_url or "")) as source_conn:
+        return check(
+            across.conn,
+            declaration,
+            arguments=declaration.sql_arguments(bind(job, {})),
+            options=declaration.options,
+            ledger=across.ledger,
+            source_conn=source_conn,
+        )
+
+
+def test_check_plans_the_page_that_is_read_and_counts_in_the_source(across: Across) -> None:
+    across.at_source("INSERT INTO t SELECT i, 1, 'c' FROM generate_series(101, 60000) AS i")
+    across.at_source("ANALYZE t")
+    report = _checked(across, CopyInSql)
+    assert not [f for f in report.findings if f.severity is Severity.ERROR], report.findings
+    assert report.page is not None
+    assert report.page.walks_index, report.page.lines
+    assert "LockRows" not in "".join(report.page.lines)
+    (rows,) = [e for e in report.estimates if e.name == "rows"]
+    assert rows.value == 59_950
+
+
+def test_check_finds_what_only_the_source_cannot_compute(across: Across) -> None:
+    class CopyMore(CopyInSql):
+        transform = Sql(id="id", n="nothing_there")
+
+    (finding,) = [f for f in _checked(across, CopyMore).findings if f.severity is Severity.ERROR]
+    assert finding.name == "not-runnable"
+    assert finding.message.startswith("CopyMore.transform: PostgreSQL cannot run it: column")
+
+
+def test_a_dry_run_leaves_nothing_in_either_database(across: Across, tmp_path: Path) -> None:
+    """Also where the scope writes, as a function that keeps a log of what it was asked does."""
+    across.at_source("CREATE TABLE asked (id bigint)")
+    across.at_source(
+        "CREATE FUNCTION ask(bigint) RETURNS boolean LANGUAGE sql AS"
+        " 'INSERT INTO asked VALUES ($1); SELECT true'"
+    )
+
+    class CopyAsked(Job):
+        source = Table("t", where="ask(id)")
+        target = Insert("copies", on_conflict="error", database="there")
+        options = Options(database="here")
+
+    (tmp_path / "backfill.toml").write_text(
+        '[databases.here]\nurl_env = "HERE"\nsource_only = true\n'
+        '[databases.there]\nurl_env = "THERE"\n'
+    )
+    environ = {"HERE": across.source_url or "", "THERE": across.url}
+    done = dry_run_job(
+        Project(load(tmp_path, environ), environ),
+        declaration_of(CopyAsked),
+        params={},
+        options=CopyAsked.options,
+        rows=50,
+        shown=2,
+        with_effects=False,
+    )
+    (place,) = done.places
+    assert (place.written, place.problem) == (50, "")
+    assert done.matching == Matching(rows=100, is_exact=True)
+    assert across.value("SELECT count(*) FROM copies") == 0
+    assert across.at_source("SELECT count(*) FROM asked") == [(0,)]
 
 
 def test_each_side_is_checked_in_its_own_database(across: Across) -> None:

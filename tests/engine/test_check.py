@@ -21,7 +21,20 @@ from backfill.engine.checks.runs import Before
 from backfill.engine.checks.scene import Matching, Scene, read_scene
 from backfill.engine.checks.subject import examine
 from backfill.errors import LedgerError, RefusedError
-from backfill.job import Delete, Insert, Job, Options, Param, Query, Row, Sql, Table, Target, Update
+from backfill.job import (
+    Call,
+    Delete,
+    Insert,
+    Job,
+    Options,
+    Param,
+    Query,
+    Row,
+    Sql,
+    Table,
+    Target,
+    Update,
+)
 from backfill.job.declaration import declaration_of
 from backfill.pg.surroundings import OpenTransaction
 from tests.engine.factory import Worksite
@@ -296,6 +309,54 @@ def test_the_page_of_a_larger_table_walks_the_index_and_its_plan_tells_no_values
     assert "Index Scan using t_pkey on t" in told
     assert "index condition" in told
     assert "hushhush" not in told
+
+
+class Ring(Job):
+    source = Query("SELECT t.id, o.label FROM t JOIN t AS o ON o.id = t.id", key="id", table="t")
+    target = Call()
+
+    def transform(self, row: Row) -> None:
+        """Tell nobody."""
+
+
+SLOW = make(Table("t", columns=["label"], todo="n IS NULL"), Update("n"), by_python)
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "locks"),
+    [
+        (SLOW, OPTIONS, True),
+        (SLOW, Options(lock="optimistic"), False),
+        (make(Table("t", where="n IS NULL"), Call(), by_python), OPTIONS, False),
+        (Ring, OPTIONS, False),
+    ],
+    ids=["locked", "optimistic", "Call", "Call over a query"],
+)
+def test_the_plan_is_that_of_the_page_that_is_read(
+    site: Worksite, job: type[Job], options: Options, locks: bool
+) -> None:
+    prepare(site, "s", "INSERT INTO t SELECT i, NULL, 'x' FROM generate_series(301, 60000) AS i")
+    page = found(site, job, options).page
+    assert page is not None
+    told = "\n".join(page.lines)
+    assert page.walks_index, told
+    assert ("LockRows" in told) is locks
+
+
+def test_a_query_that_reads_a_whole_table_for_each_key_is_found_without_locks_too(
+    site: Worksite,
+) -> None:
+    prepare(site, "s", LINES)
+    site.execute("INSERT INTO t (id) SELECT generate_series(301, 60000); ANALYZE t")
+
+    class Tell(Ring):
+        source = OF_LINES
+
+    report = found(site, Tell)
+    assert report.page is not None
+    assert report.page.walks_index, report.page.lines
+    assert report.page.read_whole == ["u"]
+    assert "lookup-without-index" in names(report)
 
 
 @pytest.mark.parametrize(

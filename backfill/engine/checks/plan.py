@@ -17,12 +17,13 @@ from psycopg import sql
 from backfill.engine.checks.subject import Subject
 from backfill.engine.page import LEAST_SCAN_ROWS
 from backfill.engine.sizing import FIRST_ROWS
+from backfill.job import Options
 from backfill.model import Key
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.keyset import bound
 
 _WALKS = {"Index Scan", "Index Only Scan"}
-_ASIDE = {"SubPlan", "InitPlan"}
+_ASIDE = {"SubPlan", "InitPlan", "Inner"}
 #: Reading a smaller table as a whole is no harm: 200 pages, in PostgreSQL's unit of cost.
 WHOLE_COST = 200.0
 _SORTS = {"Sort", "Incremental Sort"}
@@ -43,8 +44,19 @@ class PagePlan:
     lines: Sequence[str]
 
 
-def page_plan(conn: Connection, subject: Subject, *, slice_rows: int) -> PagePlan | None:
-    """Plan the first full page of a run; None: the table has fewer than two rows, or is locked."""
+def page_plan(conn: Connection, subject: Subject, options: Options) -> PagePlan | None:
+    """Plan the first full page of a run, with locks or without, as its batches will read it.
+
+    Args:
+        conn: to the source's database.
+
+    Returns:
+        None: the table has fewer than two rows, or is locked.
+
+    Raises:
+        UsageError: the job cannot work with the option `lock`.
+    """
+    is_unlocked = subject.declaration.reads_unlocked(options)
     keyset = subject.keyset
     try:
         with transaction(conn, READ_LIMITS, in_batch=True):
@@ -57,18 +69,16 @@ def page_plan(conn: Connection, subject: Subject, *, slice_rows: int) -> PagePla
             upto = _key(
                 conn,
                 keyset.nth_key(after=True),
-                {**bound("after", first), **bound("upto", last), "rows": slice_rows},
+                {**bound("after", first), **bound("upto", last), "rows": options.slice_rows},
             )
-            statement = keyset.page(
-                after=True,
-                lock=subject.writer.lock,
-                columns=subject.page_columns,
-                all_keys=not subject.writer.writes_ranges,
-            )
+            statement: sql.Composable
+            statement, arguments = _locked_page(subject)
+            if is_unlocked:
+                statement, arguments = subject.unlocked_page(after=True)
             row = conn.execute(
                 sql.SQL("EXPLAIN (FORMAT json) ") + statement,
                 {
-                    **subject.arguments,
+                    **arguments,
                     **bound("after", first),
                     **bound("upto", upto or last),
                     "scan_rows": LEAST_SCAN_ROWS,
@@ -80,6 +90,16 @@ def page_plan(conn: Connection, subject: Subject, *, slice_rows: int) -> PagePla
     if row is None:
         raise AssertionError("EXPLAIN returned nothing")
     return judged(row[0][0]["Plan"], table=subject.source.name)
+
+
+def _locked_page(subject: Subject) -> tuple[sql.Composable, Mapping[str, Any]]:
+    statement = subject.keyset.page(
+        after=True,
+        lock=subject.writer.lock,
+        columns=subject.page_columns,
+        all_keys=not subject.writer.writes_ranges,
+    )
+    return statement, subject.arguments
 
 
 def _key(
@@ -99,11 +119,11 @@ def judged(plan: Mapping[str, Any], *, table: str) -> PagePlan:
     walks = []
     for node, above in _nodes(plan, ()):
         path = (*above, node)
-        scan = next((i for i, n in enumerate(path) if n.get("Subplan Name") == "CTE _scan"), None)
+        scan = next((i for i, n in enumerate(path) if _is_scan(n)), None)
         if scan is None or not alias.fullmatch(node.get("Alias", "")):
             continue
         if any(one.get("Parent Relationship") in _ASIDE for one in path[scan + 1 :]):
-            continue  # what the scope's own sub-selects read
+            continue  # what the scope's own sub-selects read, and the query
         walks.append(
             node["Node Type"] in _WALKS
             and "Index Cond" in node
@@ -116,9 +136,16 @@ def judged(plan: Mapping[str, Any], *, table: str) -> PagePlan:
     )
 
 
+def _is_scan(node: Mapping[str, Any]) -> bool:
+    """Where the keys are looked at: in a page with locks, in one without."""
+    return node.get("Subplan Name") == "CTE _scan" or node.get("Alias") == "_bf_scan"
+
+
 def _read_whole(plan: Mapping[str, Any]) -> Iterator[str]:
     for node, above in _nodes(plan, ()):
-        is_looked_up = any(one.get("Parent Relationship") == "SubPlan" for one in (*above, node))
+        is_looked_up = any(
+            one.get("Parent Relationship") in {"SubPlan", "Inner"} for one in (*above, node)
+        )
         is_whole = node["Node Type"] == "Seq Scan" and node["Total Cost"] >= WHOLE_COST
         if is_looked_up and is_whole and "Relation Name" in node:
             yield node["Relation Name"]

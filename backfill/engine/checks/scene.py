@@ -115,7 +115,7 @@ def read_scene(
             ),
         ],
         matching=count_matching(reader, subject) if is_plannable else None,
-        page=page_plan(reader, subject, slice_rows=options.slice_rows) if is_plannable else None,
+        page=page_plan(reader, subject, options) if is_plannable else None,
         server=server(conn),
         long_transactions=open_transactions(conn, seconds=LONG_SECONDS),
         role=conn.info.user,
@@ -152,7 +152,8 @@ def count_matching(conn: Connection, subject: Subject) -> Matching | None:
             if max(estimate, subject.source.estimated_rows) > COUNTED_ROWS:
                 return Matching(rows=estimate, is_exact=False)
             try:
-                with conn.transaction():
+                # a function in the scope may write: whoever only counts leaves nothing
+                with conn.transaction(force_rollback=True):
                     row = conn.execute(
                         query.format(sql.SQL("count(*)"), *where), subject.arguments
                     ).fetchone()

@@ -17,7 +17,7 @@ from backfill.job.secret import Secrets
 from backfill.pg.blocking import who_locks
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.failure import classify
-from backfill.pg.keyset import Keyset, bound, key_arrays
+from backfill.pg.keyset import Keyset, key_arrays
 
 _REFUSALS = (
     psycopg.ProgrammingError,
@@ -41,6 +41,7 @@ def check_statements(
     removal: Removal | None,
     tables: Collection[int],
     source_conn: Connection,
+    unlocked_page: tuple[sql.Composable, Mapping[str, Any]] | None,
 ) -> Iterator[Finding]:
     """Let PostgreSQL plan the page and the write.
 
@@ -51,6 +52,8 @@ def check_statements(
         removal: what deletes the rows that were moved.
         tables: oids of the source and the target.
         source_conn: to the source's database.
+        unlocked_page: what reads the rows of a job that never locks them, without its first key;
+            the job's expressions are in it. None: it locks them, or may.
     """
     width = len(keyset.columns)
     empty = {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
@@ -61,18 +64,21 @@ def check_statements(
         keyset.condition,
         sql.SQL(lock),
     )
-    statements: list[tuple[str, sql.Composable, Mapping[str, Any]]] = [
-        (f"{name}.source", page, bound("after", None))
+    statements: list[tuple[str, Connection, sql.Composable, Mapping[str, Any]]] = [
+        (f"{name}.source", source_conn, page, {})
     ]
+    if unlocked_page is not None:
+        statement, extra = unlocked_page
+        ends = {f"upto_{i}": None for i in range(width)} | {"scan_rows": 1, "page_rows": 1}
+        statements.append((f"{name}.transform", source_conn, statement, {**extra, **ends}))
     if writer.by_key is not None:
-        statements.append((f"{name}.transform", writer.by_key, empty))
+        statements.append((f"{name}.transform", conn, writer.by_key, empty))
     if columns and writer.is_python:
         values = {f"v_{i}": "{}" for i in range(len(columns))}
-        statements.append((f"{name}.target", writer.by_values(columns), {**empty, **values}))
+        statements.append((f"{name}.target", conn, writer.by_values(columns), {**empty, **values}))
     if removal is not None:
-        statements.append((f"{name}.target", removal.statement, empty))
-    for what, statement, extra in statements:
-        where = source_conn if statement is page else conn
+        statements.append((f"{name}.target", conn, removal.statement, empty))
+    for what, where, statement, extra in statements:
         refusal = _refusal(where, statement, {**arguments, **extra})
         if refusal is None:
             continue

@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg import sql
+
+from backfill.engine import unlocked
 from backfill.engine.checks.finding import Found
 from backfill.engine.checks.key import check_children, check_key, named_key
 from backfill.engine.checks.statements import check_statements
 from backfill.engine.checks.tables import check_kind, table_of
 from backfill.engine.checks.writing import check_columns, check_insert, written_columns
 from backfill.engine.columns import read_columns
+from backfill.engine.reading import reading_of
 from backfill.engine.removal import Removal
-from backfill.engine.rows import keyset_of, read_relation
+from backfill.engine.rows import keyset_of, query_of, read_relation
 from backfill.engine.write import Writer
 from backfill.job import Call, Delete, Insert, Query, Table
 from backfill.job.declaration import Declaration
@@ -96,6 +100,16 @@ class Subject:
         """Those that are read when the rows are locked; a query's are read afterwards."""
         return None if isinstance(self.declaration.source, Query) else self.python_columns
 
+    def unlocked_page(self, *, after: bool) -> tuple[sql.Composed, Mapping[str, Any]]:
+        """The statement that reads a page without locks, and what it is given beside the bounds."""
+        declaration, columns = self.declaration, self.python_columns
+        reading = reading_of(
+            declaration, self.keyset, columns, source=self.read, target=self.target
+        )
+        query = query_of(declaration)
+        statement = unlocked.page(self.keyset, reading, query, columns, after=after)
+        return statement, {**self.arguments, **unlocked.seed()}
+
 
 def examine(
     conn: Connection,
@@ -149,6 +163,9 @@ def examine(
             removal=subject.removal,
             tables={source.oid, target.oid},
             source_conn=reader,
+            unlocked_page=(
+                None if subject.writer.locks_rows else subject.unlocked_page(after=False)
+            ),
         )
     return subject, found
 
