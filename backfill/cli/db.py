@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +14,7 @@ from backfill.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from backfill.job.declaration import Declaration
+    from backfill.project import Project
 
 
 @click.group()
@@ -92,7 +95,11 @@ def _upgrade(session: Session, database: str, *, yes: bool) -> None:
     metavar="OWNER",
     help="Let the role use what this owner of the ledger adds to it in upgrades.",
 )
-@click.option("--database", default="default", metavar="NAME", help="Another database.")
+@click.option(
+    "--database",
+    metavar="NAME",
+    help="Where the SQL is to be run; else the one that --job works on, or the default one.",
+)
 @pass_session
 def db_grants(
     session: Session,
@@ -101,19 +108,23 @@ def db_grants(
     jobs: tuple[str, ...],
     params: tuple[Assignment, ...],
     ledger_owner: str | None,
-    database: str,
+    database: str | None,
 ) -> int:
-    """Print the SQL for ROLE's least rights.
+    """Print the SQL for ROLE's least rights in a database.
 
-    It changes nothing. Exit code 1: a job's tables could not be looked at.
+    It changes nothing. A job that copies rows into another database needs rights in both, which are
+    printed one by one. Exit code 1: a job's tables could not be looked at.
     """
     from backfill.operate.grants import grants_sql
 
     project = session.project
-    project.settings.database(database)
+    if database is not None:
+        project.settings.database(database)
     if params and len(jobs) != 1:
         raise UsageError("-p gives a parameter of one job", remedy="Name that job with --job.")
-    declarations = [project.declaration(job) for job in jobs] or _jobs_of(session, database)
+    named = [project.declaration(job) for job in jobs]
+    database = _one_database(project, named, database)
+    declarations = named or _jobs_of(session, database)
     values = declarations[0].parse_params(collected(params, what="parameter")) if params else {}
     done = grants_sql(
         project,
@@ -130,12 +141,46 @@ def db_grants(
     return ExitCode.FAILED if done.left_out else ExitCode.DONE
 
 
+def _one_database(project: Project, jobs: Sequence[Declaration], named: str | None) -> str:
+    """The database in which the SQL is to be run: psql is connected to one.
+
+    Raises:
+        UsageError: there is none of that name, or a job has nothing to do with it.
+    """
+    from backfill.operate.grants import databases_of
+
+    touched: dict[str, None] = {}
+    here = None if named is None else project.settings.database(named).name
+    for job in jobs:
+        its = databases_of(project, job)
+        if here is not None and here not in its:
+            raise UsageError(
+                f"job {job.name} has nothing to do with database {here}",
+                remedy=f"It works on {' and '.join(dict.fromkeys(its))}.",
+            )
+        touched |= dict.fromkeys(its)
+    if here is not None:
+        return here
+    if len(touched) > 1:
+        raise UsageError(
+            f"rights are needed in {len(touched)} databases: {', '.join(touched)}",
+            remedy="Print them one by one, with --database.",
+        )
+    return next(iter(touched), None) or project.settings.database().name
+
+
 def _jobs_of(session: Session, database: str) -> list[Declaration]:
-    """The project's jobs that work on this database; broken modules are named."""
+    """The project's jobs that read or write this database; broken modules are named."""
     from backfill.job.declaration import declaration_of
+    from backfill.operate.grants import databases_of
 
     registry = session.project.registry
     for module, error in registry.broken.items():
         click.echo(f"warning: broken: {module}: {error}", err=True)
     found = [declaration_of(job) for job in registry.jobs.values()]
-    return [one for one in found if one.options.database == database]
+    here = []
+    for one in found:
+        with suppress(UsageError):  # a database that there is not: `doctor` and `check` say so
+            if database in databases_of(session.project, one):
+                here.append(one)
+    return here

@@ -15,8 +15,28 @@ from backfill.pg.inspect import TableFacts, table_facts
 from backfill.pg.keyset import key_arrays
 
 
+def source_rights(source_conn: Connection, subject: Subject) -> Iterator[Right]:
+    """Where rows are copied into another database: the rights in the one that they are read in."""
+    yield from _schemas(source_conn, subject.source.oid)
+    yield Right(privilege="SELECT", on=subject.source.qualified)
+    yield from _read_beside(source_conn, subject)
+
+
+def target_rights(conn: Connection, subject: Subject) -> Iterator[Right]:
+    """Where rows are copied into another database: the rights in the one that is written."""
+    insert, table = subject.declaration.target, subject.target
+    if not isinstance(insert, Insert):
+        raise TypeError("only Insert writes another database")
+    facts = table_facts(conn, table.oid, name=table.qualified, event="INSERT")
+    yield from _schemas(conn, table.oid)
+    yield from _inserting(subject, insert, facts)
+
+
 def job_rights(conn: Connection, subject: Subject) -> Iterator[Right]:
-    """The rights on the source, the target, their schemas and sequences, and what else is read."""
+    """The rights on the source, the target, their schemas and sequences, and what else is read.
+
+    Both are in one database.
+    """
     source, target = subject.source.qualified, subject.target.qualified
     facts = table_facts(conn, subject.target.oid, name=target, event="INSERT")
     declaration = subject.declaration
@@ -107,6 +127,10 @@ def _read_beside(conn: Connection, subject: Subject) -> Iterator[Right]:
     ]
     if subject.writer.by_key is not None:
         statements.append((subject.writer.by_key, empty))
+    if not subject.writer.locks_rows:
+        ends = dict.fromkeys(f"upto_{i}" for i in range(len(subject.keyset.columns)))
+        page, arguments = subject.unlocked_page(after=False)
+        statements.append((page, {**arguments, **ends, "scan_rows": 1, "page_rows": 1}))
     found: set[tuple[str, str]] = set()
     with transaction(conn, READ_LIMITS):
         for statement, extra in statements:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.cli.conftest import Shop
+from tests.services import PostgresServer
 
 MORE = """
 from backfill import Call, Delete, Insert, Job, Param, Sql, Table, Update
@@ -108,3 +113,95 @@ def test_names_and_options_that_cannot_be_right_are_refused(larger: Shop) -> Non
         done = larger("db", "grants", *arguments)
         assert (done.code, told in done.stderr) == (2, True), done.told
         assert done.stdout == ""
+
+
+FAR = """
+from backfill import Insert, Job, Options, Sql, Table
+
+
+class CopyOut(Job):
+    source = Table("users", where="EXISTS (SELECT FROM blocked WHERE blocked.id = users.id)")
+    transform = Sql(of="id", code="(SELECT max(code) FROM codes)")
+    target = Insert("copies", on_conflict="skip", conflict=["of"], database="store")
+    options = Options(database="shop")
+"""
+THERE = "grant there what `db grants` prints with --database"
+TWO = """jobs = ["jobs"]
+[databases.shop]
+url_env = "SHOP_URL"
+source_only = true
+[databases.store]
+url_env = "BACKFILL_DATABASE_URL"
+"""
+
+
+@pytest.fixture
+def apart(shop: Shop, postgres_server: PostgresServer) -> Iterator[Shop]:
+    """A job that reads one database and writes another."""
+    with postgres_server.database() as name:
+        url = postgres_server.url(name)
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("CREATE TABLE users (id bigint PRIMARY KEY)")
+            conn.execute("CREATE TABLE blocked AS SELECT i AS id FROM generate_series(1, 7) AS i")
+            conn.execute("CREATE TABLE codes AS SELECT 5 AS code")
+            conn.execute("INSERT INTO users SELECT generate_series(1, 10)")
+        shop.conn.execute("CREATE TABLE copies (n serial, of bigint UNIQUE, code int)")
+        (shop.folder / "jobs" / "shop.py").write_text(FAR, encoding="utf-8")
+        shop.settings(TWO)
+        shop.environ["SHOP_URL"] = url
+        yield shop
+
+
+def test_rights_in_two_databases_are_printed_one_by_one(apart: Shop) -> None:
+    done = apart("db", "grants", "app", "--job", "copy_out")
+    assert (done.code, done.stdout) == (2, "")
+    assert "rights are needed in 2 databases: shop, store" in done.stderr
+    usage = 'GRANT USAGE ON SCHEMA public TO "app";'
+    source = apart("db", "grants", "app", "--database", "shop")
+    assert source.code == 0, source.told
+    assert "ledger" not in source.stdout, "there is none"
+    assert granted(source.stdout, "copy_out") == [
+        f"-- It writes database store, too: {THERE} store.",
+        usage,
+        'GRANT SELECT ON public.users TO "app";',
+        'GRANT SELECT ON public.blocked TO "app";',
+        'GRANT SELECT ON public.codes TO "app";',
+    ]
+    target = apart("db", "grants", "app", "--database", "store", "--job", "copy_out")
+    assert "ledger" in target.stdout
+    assert granted(target.stdout, "copy_out") == [
+        f"-- It reads database shop, too: {THERE} shop.",
+        usage,
+        'GRANT INSERT ("of", "code"), SELECT ("of") ON public.copies TO "app";',
+        'GRANT USAGE ON SEQUENCE public.copies_n_seq TO "app";',
+    ]
+
+
+def test_these_rights_suffice_in_both(apart: Shop) -> None:
+    role = f"copier_{apart.conn.info.dbname}"
+    urls = {name: apart.environ[name] for name in ("SHOP_URL", "BACKFILL_DATABASE_URL")}
+    apart.conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+    try:
+        for name, database in (("SHOP_URL", "shop"), ("BACKFILL_DATABASE_URL", "store")):
+            done = apart("db", "grants", role, "--database", database)
+            with psycopg.connect(urls[name], autocommit=True) as conn:
+                conn.execute(done.stdout.encode())
+        as_role = {name: url.replace("//postgres@", f"//{role}@") for name, url in urls.items()}
+        assert role in as_role["SHOP_URL"]
+        for command in ("check", "dry-run", "run"):
+            done = apart(command, "copy_out", **as_role)
+            assert done.code == 0, done.told
+        assert apart.number("SELECT sum(code) FROM copies") == 7 * 5
+    finally:
+        for url in urls.values():
+            with psycopg.connect(url, autocommit=True) as conn:
+                conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+        apart.conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def test_a_database_that_a_job_does_not_touch_is_refused(apart: Shop) -> None:
+    apart.settings(TWO + '[databases.other]\nurl_env = "SHOP_URL"\n')
+    done = apart("db", "grants", "app", "--database", "other", "--job", "copy_out")
+    assert done.code == 2
+    assert "copy_out has nothing to do with database other" in done.stderr
+    assert "It works on shop and store." in done.stderr

@@ -83,8 +83,8 @@ class Subject:
     @property
     def known_columns(self) -> tuple[str, ...] | None:
         """All columns that are written; None: a transform may name any of the target's."""
-        target = self.declaration.target
-        if isinstance(target, Insert) and self.writer.is_python and target.columns is None:
+        target, is_python = self.declaration.target, self.declaration.kind in {"row", "batch"}
+        if isinstance(target, Insert) and is_python and target.columns is None:
             return None
         return self.columns or None
 
