@@ -105,7 +105,7 @@ constraints:  ## choose the newest versions that fit anew, and write constraints
 	$(FRESH)/bin/python $(PIP) install -qq --editable '.[demo,flower]' --group dev; \
 	$(FRESH)/bin/python -m pip check; \
 	{ sed -n '/^#/p' constraints.txt; \
-	  $(FRESH)/bin/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$'; \
+	  $(FRESH)/bin/python -m pip freeze --all --exclude pip --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$'; \
 	} > $(FRESH)/constraints.txt; \
 	cp $(FRESH)/constraints.txt constraints.txt; rm -rf $(FRESH)
 

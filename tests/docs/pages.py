@@ -69,7 +69,10 @@ def prose(page: Path) -> str:
 
 
 def story_of(page: Path) -> str | None:
-    """What the page's story begins with, where the whole page is one: `empty`, `flights`."""
+    """What the page's story begins with, where the whole page is one: `empty`, `flights`.
+
+    One that is `apart` is played by a test of its name.
+    """
     match = re.search(r"^<!-- story: (\w+) -->$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return None if match is None else match[1]
 
