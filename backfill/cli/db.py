@@ -23,12 +23,17 @@ def db() -> None:
 
 
 @db.command()
-@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL; change nothing, ask nobody.")
+@click.option(
+    "--sql",
+    "as_sql",
+    is_flag=True,
+    help="Print the SQL, and connect to nothing; for a database without a ledger, unless --since.",
+)
 @click.option(
     "--since",
     type=click.IntRange(0),
     metavar="VERSION",
-    help="With --sql: from this version of the ledger, which is installed.",
+    help="With --sql: for a ledger of this version; its table ledger has it.",
 )
 @click.option("--database", metavar="NAME", help="This database only; else all of the project.")
 @yes_option
@@ -39,7 +44,8 @@ def upgrade(
     """Bring the ledger to this program's version.
 
     In every database of the project, source_only ones excepted, unless one is named. A role that
-    may not create schemas prints the SQL with --sql, for a DBA to run.
+    may not create schemas prints the SQL with --sql, for a DBA to run: all of it, or with --since
+    what an installed ledger lacks.
     """
     from backfill.pg.install import upgrade_sql
 

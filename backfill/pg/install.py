@@ -74,6 +74,20 @@ def installed_version(conn: Connection, *, schema: str = "backfill") -> int:
     return int(found[0])
 
 
+def may_upgrade(conn: Connection, *, schema: str) -> bool:
+    """Whether this role may install the ledger, or upgrade it where it is. Reads the catalog only.
+
+    Only a table's owner may alter it.
+    """
+    row = conn.execute(
+        "SELECT coalesce((SELECT bool_and(pg_has_role(relowner, 'USAGE')) FROM pg_class"
+        " WHERE relnamespace = to_regnamespace(%(name)s) AND relkind = 'r'),"
+        " has_database_privilege(current_database(), 'CREATE'))",
+        {"name": f'"{schema}"'},
+    ).fetchone()
+    return row == (True,)
+
+
 def require_version(conn: Connection, *, schema: str) -> None:
     """See that this code works with the installed ledger.
 
@@ -179,15 +193,20 @@ def upgrade_sql(*, schema: str = "backfill", since: int = 0) -> str:
             f" program's is {VERSION}.",
         )
     name = sql.Identifier(schema)
+    if since == VERSION:
+        return f"-- The ledger has version {VERSION} already: there is nothing to do.\n"
+    told = f"from version {since}" if since else "for a database without one"
     begin = [
-        f"SET LOCAL lock_timeout = '{LOCK_SECONDS * 1000:.0f}ms'; -- when it fails: run it again"
+        f"-- backfill's ledger, version {VERSION}, {told}.",
+        "BEGIN;",
+        f"SET LOCAL lock_timeout = '{LOCK_SECONDS * 1000:.0f}ms'; -- when it fails: run it again",
     ]
     if since:
         begin.append(_EXPECT.format(s=name, since=sql.Literal(since)).as_string(None))
     parts = [
         script(version, schema=schema).as_string(None) for version in range(since + 1, VERSION + 1)
     ]
-    return "\n\n".join(["BEGIN;", *begin, "\n".join(parts)]) + "\nCOMMIT;\n"
+    return "\n\n".join([*begin, "\n".join(parts)]) + "\nCOMMIT;\n"
 
 
 # Nothing of a script for another version is done.

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from click.testing import Result
 
+from backfill.pg.install import VERSION
 from tests.cli.conftest import Shop
 
 Invoke = Callable[..., Result]
@@ -156,5 +157,8 @@ def test_db_upgrade_sql_prints_what_installs_the_ledger_and_asks_no_database(
     conn.execute("DROP SCHEMA backfill CASCADE")
     script = shop("db", "upgrade", "--sql", BACKFILL_DATABASE_URL="")
     assert script.code == 0, script.stderr
+    assert script.stdout.startswith(f"-- backfill's ledger, version {VERSION}, for a database with")
     conn.execute(script.stdout.encode())
     assert "there is nothing to do" in shop("db", "upgrade").stdout
+    none = shop("db", "upgrade", "--sql", "--since", str(VERSION), BACKFILL_DATABASE_URL="")
+    assert none.stdout == f"-- The ledger has version {VERSION} already: there is nothing to do.\n"

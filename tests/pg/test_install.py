@@ -113,6 +113,15 @@ def test_the_text_since_a_version_upgrades_that_version_and_no_other(bare: Conne
     assert objects(bare, "backfill") == ours
 
 
+def test_the_whole_text_changes_nothing_where_a_ledger_is(bare: Connection) -> None:
+    older(bare, 3)
+    ours = objects(bare, "backfill")
+    with pytest.raises(psycopg.errors.DuplicateTable):
+        bare.execute(install.upgrade_sql().encode())
+    bare.execute("ROLLBACK")
+    assert objects(bare, "backfill") == ours
+
+
 def test_there_is_no_text_since_a_version_that_is_not_known() -> None:
     with pytest.raises(UsageError, match="no ledger of version 99") as error:
         install.upgrade_sql(since=99)
