@@ -16,6 +16,7 @@ from psycopg import sql
 
 from backfill.local.redis import LocalRedis
 from tests.cli.conftest import Shop, until
+from tests.services import PostgresServer
 
 
 def examined(shop: Shop, *arguments: str, code: int = 0) -> dict[str, tuple[str, str, str]]:
@@ -123,6 +124,53 @@ def test_a_ledger_that_is_not_there_or_too_new_is_told(shop: Shop) -> None:
     shop.conn.execute("DROP SCHEMA backfill CASCADE")
     outcome, _, remedy = examined(shop, code=1)["database default/ledger"]
     assert (outcome, "db upgrade" in remedy) == ("error", True)
+
+
+def test_who_may_not_install_the_ledger_is_told_who_may(shop: Shop) -> None:
+    with role(shop) as (name, url):
+        shop.environ["BACKFILL_DATABASE_URL"] = url
+        shop.conn.execute("GRANT USAGE ON SCHEMA backfill TO doctor_role")
+        shop.conn.execute("GRANT SELECT ON backfill.ledger TO doctor_role")
+        shop.conn.execute("UPDATE backfill.ledger SET version = version - 1")
+        remedy = f"The role {name} may not do it: let the database's owner, or the ledger's, run"
+        assert examined(shop, code=1)["database default/ledger"][2].startswith(remedy)
+        shop.conn.execute("DROP SCHEMA backfill CASCADE")
+        _, message, told = examined(shop, code=1)["database default/ledger"]
+        assert "not installed" in message
+        assert told.startswith(remedy)
+        assert "--sql" in told
+        database = shop.conn.info.dbname
+        shop.conn.execute(f"GRANT CREATE ON DATABASE {database} TO doctor_role".encode())
+        assert "Run `backfill db upgrade`" in examined(shop, code=1)["database default/ledger"][2]
+
+
+def test_a_database_that_is_only_read_needs_no_ledger(
+    shop: Shop, postgres_server: PostgresServer
+) -> None:
+    with postgres_server.database() as name:
+        shop.environ["SHOP_URL"] = postgres_server.url(name)
+        shop.settings(
+            'jobs = ["jobs"]\n[databases.shop]\nurl_env = "SHOP_URL"\nsource_only = true\n'
+            '[databases.default]\nurl_env = "BACKFILL_DATABASE_URL"\n'
+        )
+        found = examined(shop)
+    assert found["database shop/source-only"][0] == "ok"
+    assert "database shop/ledger" not in found
+
+
+def test_a_channel_a_secret_and_an_application_that_are_not_there_are_told(shop: Shop) -> None:
+    shop.settings(
+        'jobs = ["jobs"]\ncelery_app = "nowhere:app"\n[notify.ops]\nwebhook_url_env = "HOOK"\n'
+    )
+    found = examined(shop, code=1)
+    outcome, message, remedy = found["project/channel"]
+    assert (outcome, "channel ops: the environment variable HOOK" in message) == ("warning", True)
+    assert ".env" in remedy
+    outcome, message, _ = found["imports/secret"]
+    assert outcome == "note"
+    assert "geocode: the secret parameter token: the variable SHOP_TOKEN" in message
+    assert found["imports/celery-app"][0] == "error"
+    assert "nowhere" in found["imports/celery-app"][1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -12,12 +13,23 @@ import psycopg
 import pytest
 import redis
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from psycopg import sql
 
 from backfill.cli.root import cli
 from tests.cli.conftest import JOBS as SHOP
 from tests.cli.conftest import USERS, unmoved
-from tests.cli.mistakes import PASSWORD, SETTINGS, USUAL, Mistake, Place, commands, surroundings
+from tests.cli.mistakes import (
+    PASSWORD,
+    SETTINGS,
+    USUAL,
+    Mistake,
+    Place,
+    commands,
+    doctors,
+    surroundings,
+)
 from tests.services import PostgresServer, RedisServer
 
 MISTAKES = [
@@ -37,6 +49,7 @@ _TABLES = (
 TABLES = """
 CREATE TABLE log (at timestamptz, line text);
 CREATE TABLE maybe (id int UNIQUE, a int);
+CREATE TABLE pairs (a int, b text, n int, PRIMARY KEY (a, b));
 """
 #: Jobs that cannot run, beside the shop's.
 WRONG = '''
@@ -84,6 +97,14 @@ class Keyless(Job):
 class NullKey(Job):
     source = Table("maybe", key="id")
     transform = Sql(a="1")
+    target = Update()
+
+
+class PairUp(Job):
+    """Its key has two columns."""
+
+    source = Table("pairs")
+    transform = Sql(n="1")
     target = Update()
 
 
@@ -150,6 +171,7 @@ def world(
                 (["cancel", "lower_email"], 0),
                 (["run", "judge_age"], 6),
                 (["enqueue", "count_visits"], 0),
+                (["enqueue", "pair_up"], 0),
                 (["schedule", "add", "taken", "lower_email", *commands.NIGHTS], 0),
             ]:
                 environ = {name: found[value] for name, value in USUAL.items()}
@@ -221,16 +243,20 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+def environment(given: Mistake, world: World) -> dict[str, str]:
+    return {
+        name: world.urls.get(value, value)
+        for name, value in {**USUAL, **given.environ}.items()
+        if value
+    }
+
+
 @pytest.mark.parametrize("given", MISTAKES, ids=str)
 def test_a_mistake_is_told_in_one_error_and_changes_nothing(
     given: Mistake, tmp_path: Path, invoke: Callable[..., Result], world: World
 ) -> None:
     furnish(tmp_path, given)
-    environ = {
-        name: world.urls.get(value, value)
-        for name, value in {**USUAL, **given.environ}.items()
-        if value
-    }
+    environ = environment(given, world)
     files = files_of(tmp_path)
     done = invoke(*given.given, **environ)
     told = done.stderr
@@ -244,6 +270,84 @@ def test_a_mistake_is_told_in_one_error_and_changes_nothing(
     assert len(told) < 4000, "what was typed buries what is wrong with it"
     assert told.replace("\n", "").isprintable(), "a terminal would obey it"
     assert files_of(tmp_path) == files
+    before, world.before = world.before, world.now()
+    assert world.before == before
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["", "json"])
+@pytest.mark.parametrize("given", doctors.FOUND, ids=str)
+def test_doctor_finds_it_and_changes_nothing(
+    given: Mistake, as_json: bool, tmp_path: Path, invoke: Callable[..., Result], world: World
+) -> None:
+    furnish(tmp_path, given)
+    environ = environment(given, world)
+    files = files_of(tmp_path)
+    done = invoke(*given.given, *(["--json"] if as_json else []), **environ)
+    assert done.exit_code == given.code, done.output
+    assert done.stderr == ""
+    told, (name, *words) = done.stdout, given.told
+    if as_json:
+        found = {f"{one['area']}/{one['name']}": one for one in json.loads(told)["examined"]}
+        assert found[name]["outcome"] in {"error", "warning"}
+        assert found[name]["remedy"]
+        told = found[name]["message"] + found[name]["remedy"]
+    assert all(word in re.sub(r"\s+", " ", told) for word in words), told
+    assert "Traceback" not in done.output
+    assert PASSWORD not in done.output, "a password was shown"
+    assert done.stdout.replace("\n", "").isprintable(), "a terminal would obey it"
+    assert files_of(tmp_path) == files
+    before, world.before = world.before, world.now()
+    assert world.before == before
+
+
+#: Keys as people mistype them, and as programs that mean harm would give them.
+KEYS = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(
+        [
+            *commands.HOSTILE,
+            *("", " ", "-", "--", "[", "[]", "[1]", '["1"', "[1, 2, 3]", '[1, "a", null]', "{}"),
+            *("NaN", "Infinity", "-Infinity", "1e400", "0x10", "1_000", "\u0661", "null", "true"),
+            *('[1, {"a": 2}]', "[[1], 2]", '["\\u0000", 1]', '["\\ud800", 1]', "[" * 100_000),
+            *("a\0b", "\udcff", "x" * 1_000_000, "9" * 1_000_000, f'[{"9" * 100_000}, "a"]'),
+        ]
+    ),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+        max_leaves=5,
+    ).map(json.dumps),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    where=st.tuples(
+        st.sampled_from(["count_visits", "pair_up"]), st.sampled_from(["--from", "--to", "--limit"])
+    ),
+    key=KEYS,
+)
+def test_no_key_can_do_more_than_be_refused(
+    where: tuple[str, str],
+    key: str,
+    tmp_path: Path,
+    invoke: Callable[..., Result],
+    world: World,
+) -> None:
+    """Of jobs with a live run: a key that is right is refused for that one."""
+    if not (tmp_path / "wares").exists():
+        furnish(tmp_path)
+    environ = {name: world.urls[value] for name, value in USUAL.items()}
+    done = invoke("enqueue", where[0], f"{where[1]}={key}", **environ)
+    assert done.exit_code in {2, 5}, done.output
+    assert done.stdout == ""
+    told = done.stderr
+    if done.exit_code == 5:
+        assert f"job {where[0]} has a live run already" in told
+    assert len(re.findall(r"^error: ", told, re.MULTILINE | re.IGNORECASE)) == 1, told
+    assert "Traceback" not in told
+    assert len(told) < 4000
+    assert told.replace("\n", "").isprintable()
     before, world.before = world.before, world.now()
     assert world.before == before
 

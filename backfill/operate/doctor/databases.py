@@ -14,6 +14,7 @@ from backfill.operate.doctor.outcome import Notebook
 from backfill.pg import server
 from backfill.pg.connect import Connection, connect
 from backfill.pg.grants import missing_rights
+from backfill.pg.install import may_upgrade
 from backfill.pg.ledger import Ledger, open_ledger
 from backfill.pg.server import About
 from backfill.settings import DatabaseSettings, Settings
@@ -44,10 +45,13 @@ def examine_database(settings: Settings, name: str) -> tuple[Notebook, Ledger | 
     with closing(conn):
         try:
             found = server.about(conn)
-            _server(notes, found, safe_url(url))
+            _server(notes, found, safe_url(url), is_read_only=database.source_only)
             _login(notes, conn, found)
             _room(notes, found)
             _clock(notes, found)
+            if database.source_only:
+                notes.ok("source-only", "it is only read: no ledger and no run has to be in it")
+                return notes, None
             ledger = _ledger(notes, conn, found, settings.schema)
         except psycopg.Error as error:
             notes.error(
@@ -62,7 +66,7 @@ def examine_database(settings: Settings, name: str) -> tuple[Notebook, Ledger | 
     return notes, ledger
 
 
-def _server(notes: Notebook, found: About, where: str) -> None:
+def _server(notes: Notebook, found: About, where: str, *, is_read_only: bool) -> None:
     version = f"PostgreSQL {found.version} at {where}, database {found.database}"
     if found.version_number < LEAST_VERSION * 10_000:
         notes.warning(
@@ -72,6 +76,8 @@ def _server(notes: Notebook, found: About, where: str) -> None:
         )
     else:
         notes.ok("server", version)
+    if is_read_only:
+        return
     if found.is_standby:
         notes.error(
             "server-standby",
@@ -160,7 +166,13 @@ def _ledger(notes: Notebook, conn: Connection, found: About, schema: str) -> Led
     try:
         ledger = open_ledger(conn, schema=schema)
     except LedgerError as error:
-        notes.error("ledger", error.message, error.remedy or "Run `backfill db upgrade`.")
+        remedy = error.remedy or "Run `backfill db upgrade`."
+        if "db upgrade" in remedy and not may_upgrade(conn, schema=schema):
+            remedy = (
+                f"The role {found.role} may not do it: let the database's owner, or the ledger's,"
+                " run `backfill db upgrade`, or what it prints with --sql."
+            )
+        notes.error("ledger", error.message, remedy)
         return None
     missing = missing_rights(conn, schema)
     if missing:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from backfill.errors import BackfillError
+from backfill.job.declaration import declaration_of
 from backfill.operate.doctor.databases import examine_database
 from backfill.operate.doctor.outcome import Examined, Notebook
 from backfill.operate.doctor.redis import examine_redis
@@ -56,6 +57,12 @@ def _settings(notes: Notebook, settings: Settings) -> None:
             "Make one with `backfill init`, or name it with --project.",
         )
         return
+    for channel in settings.channels.values():
+        try:
+            if channel.webhook is not None:
+                channel.webhook.http()
+        except BackfillError as error:
+            notes.warning("channel", f"channel {channel.name}: {error.message}", error.remedy)
     names = ", ".join(settings.databases)
     env = settings.project / ".env"
     told = ", with a .env" if env.is_file() else ""
@@ -83,8 +90,34 @@ def _imports(project: Project) -> Notebook:
             project.settings.database(database)
         except BackfillError as error:
             notes.error("job-database", f"{name}: {error.message}", error.remedy or "")
+    _secrets(notes, project)
+    if project.settings.celery_app is not None:
+        _celery_app(notes, project)
     if registry.jobs:
         notes.ok("jobs", f"{len(registry.jobs)} jobs: {', '.join(registry.jobs)}")
     elif not registry.broken and project.settings.project is not None:
         notes.note("jobs", "the project has no jobs", "Make one with `backfill new NAME`.")
     return notes
+
+
+def _secrets(notes: Notebook, project: Project) -> None:
+    """Workers may have what this process lacks."""
+    for job_class in project.registry.jobs.values():
+        declaration = declaration_of(job_class)
+        for param in declaration.params.values():
+            try:
+                if param.secret:
+                    param.read_secret(project.environ)
+            except BackfillError as error:
+                notes.note("secret", f"{declaration.name}: {error.message} here", error.remedy)
+
+
+def _celery_app(notes: Notebook, project: Project) -> None:
+    from backfill.worker.app import app_of  # Celery takes a while to import
+
+    try:
+        app_of(project)
+    except BackfillError as error:
+        notes.error("celery-app", error.message, error.remedy)
+    else:
+        notes.ok("celery-app", f"messages go through {project.settings.celery_app}")
