@@ -10,6 +10,7 @@ a task itself needs is set on the task.
 from __future__ import annotations
 
 from functools import lru_cache
+from ssl import CERT_NONE, CERT_REQUIRED
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -59,6 +60,17 @@ def app_of(project: Project) -> Celery:
             remedy=f'Add Queue("{queue}") to its task_queues, or allow task_create_missing_queues.',
         ) from error
     return app
+
+
+def checks_certificates(app: Celery) -> bool:
+    """False where the broker is asked for TLS, and nobody checks who answers: Celery's default for
+    `rediss://`. Connects to nothing.
+    """
+    with app.connection_for_write() as connection:
+        asked = connection.ssl
+    if not isinstance(asked, dict):
+        return True
+    return asked.get("ssl_cert_reqs", CERT_REQUIRED) not in {CERT_NONE, None, "none", "CERT_NONE"}
 
 
 def _import(named: str, project: Project) -> Celery:

@@ -12,19 +12,22 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
+from celery import Celery
 from click.testing import Result
 from kombu import pools
 from psycopg import sql
 
+from backfill.checkpoint import Checkpoint
 from backfill.local.postgres import LocalPostgres
 from backfill.model import RunState
 from backfill.pg.install import upgrade
+from backfill.settings import load
 from tests.acceptance.conftest import PASSWORD
 from tests.acceptance.crew import QUICK, Crew
 from tests.cli.conftest import invoke
@@ -186,6 +189,25 @@ def test_a_database_that_cannot_be_trusted_is_told_once_and_plainly(
         assert "sslrootcert" in done.stderr, "the remedy"
         assert PASSWORD not in done.stderr
         assert "hunter2" not in done.stderr
+
+
+def test_the_checkpoint_is_checked_also_where_a_users_own_broker_is_not(site: Site) -> None:
+    """Celery's default for rediss:// checks nothing; `install` leaves a user's broker as it is."""
+    unchecked = site.redis(host="127.0.0.1").partition("?")[0]
+    with Celery("shop", broker=unchecked).connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1)
+        assert connection.connected
+    for url, is_trusted in (
+        (unchecked, False),
+        (site.redis(host="127.0.0.1"), False),
+        (site.redis(ca="wrong.crt"), False),
+        (site.redis(), True),
+    ):
+        settings = load(None, {"BACKFILL_REDIS_URL": url})
+        with closing(Checkpoint(settings.require_redis_url(), "a-ledger")) as checkpoint:
+            checkpoint.publish_overview("{}")
+            assert checkpoint.is_away is not is_trusted
+            assert (checkpoint.overview() == "{}") is is_trusted
 
 
 def test_a_redis_that_cannot_be_trusted_gets_no_message(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from click.testing import Result
 from psycopg import sql
 
 from backfill.local.redis import LocalRedis
@@ -171,6 +172,29 @@ def test_a_channel_a_secret_and_an_application_that_are_not_there_are_told(shop:
     assert "geocode: the secret parameter token: the variable SHOP_TOKEN" in message
     assert found["imports/celery-app"][0] == "error"
     assert "nowhere" in found["imports/celery-app"][1]
+
+
+@pytest.mark.parametrize(
+    ("broker", "is_told"),
+    [
+        ("rediss://127.0.0.1:1/0", True),
+        ("rediss://127.0.0.1:1/0?ssl_cert_reqs=none", True),
+        ("rediss://127.0.0.1:1/0?ssl_cert_reqs=required", False),
+        ("redis://127.0.0.1:1/0", False),
+    ],
+)
+def test_a_broker_whose_certificate_nobody_checks_is_told(
+    invoke: Callable[..., Result], tmp_path: Path, broker: str, is_told: bool
+) -> None:
+    (tmp_path / "backfill.toml").write_text('celery_app = "tls_shop_app:app"\n')
+    (tmp_path / "tls_shop_app.py").write_text(
+        f"from celery import Celery\napp = Celery('shop', broker={broker!r})\n"
+    )
+    told = json.loads(invoke("doctor", "--json").stdout)["examined"]
+    names = {f"{one['area']}/{one['name']}": one["outcome"] for one in told}
+    assert names["imports/celery-app"] == "ok"
+    assert names["redis/not-named"] == "note", "messages go through the other broker"
+    assert names.get("imports/broker-unchecked") == ("warning" if is_told else None)
 
 
 @pytest.mark.parametrize(

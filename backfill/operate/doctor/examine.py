@@ -113,11 +113,18 @@ def _secrets(notes: Notebook, project: Project) -> None:
 
 
 def _celery_app(notes: Notebook, project: Project) -> None:
-    from backfill.worker.app import app_of  # Celery takes a while to import
+    from backfill.worker.app import app_of, checks_certificates  # Celery takes a while to import
 
     try:
-        app_of(project)
+        app = app_of(project)
     except BackfillError as error:
         notes.error("celery-app", error.message, error.remedy)
-    else:
-        notes.ok("celery-app", f"messages go through {project.settings.celery_app}")
+        return
+    notes.ok("celery-app", f"messages go through {project.settings.celery_app}")
+    if not checks_certificates(app):
+        notes.warning(
+            "broker-unchecked",
+            "the broker of that application is asked for TLS, and nobody checks its certificate:"
+            " whoever is in between can read and send messages",
+            "Add ssl_cert_reqs=required to the broker's URL, or to broker_use_ssl.",
+        )

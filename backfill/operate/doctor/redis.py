@@ -32,6 +32,14 @@ _LOCAL = {"127.0.0.1", "localhost", "::1", ""}
 def examine_redis(settings: Settings) -> tuple[Notebook, bool]:
     """Look at the project's Redis; whether messages can be sent through it."""
     notes = Notebook("redis")
+    if not settings.raw_redis_url and settings.celery_app is not None:
+        notes.note(
+            "not-named",
+            f"the environment variable {settings.redis_url_env} is not set: each worker keeps its"
+            " part of a run's rate, and progress is read from the database",
+            f"Set it for a checkpoint: {settings.redis_url_env}=redis://host:6379/0",
+        )
+        return notes, True
     if not settings.raw_redis_url:
         notes.warning(
             "not-named",
