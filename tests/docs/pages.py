@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _FENCE = re.compile(r"^```(\w*)$")
+_VARIABLE = re.compile(r"([A-Z_]+)=(.*)")
 _COMMENT = re.compile(r"^<!-- (.*) -->$")
 
 
@@ -113,6 +115,16 @@ def _cells(row: str) -> list[str]:
 def commands(block: Block) -> list[str]:
     """What is typed in a console block."""
     return [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+
+
+def taken_apart(command: str) -> tuple[dict[str, str], list[str]]:
+    """The variables that are set for it alone (`NAME=value` before it), and its words."""
+    words = shlex.split(command)
+    variables = {}
+    while words and (match := _VARIABLE.fullmatch(words[0])) is not None:
+        variables[match[1]] = match[2]
+        del words[0]
+    return variables, words
 
 
 def anchors(page: Path) -> set[str]:

@@ -13,7 +13,6 @@ import os
 import pty
 import re
 import select
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 import psycopg
 
 from backfill.url import safe_url
-from tests.docs.pages import ROOT, Block, sections, table
+from tests.docs.pages import ROOT, Block, sections, table, taken_apart
 
 #: The longest wait for what a page shows, five times what the slowest takes.
 BOUND_SECONDS = 150.0
@@ -42,7 +41,6 @@ ENDLESS = {
 DONE = ("python", "toml", "ini", "sql", "console")
 
 _ANSWERED = re.compile(r"\[y/N\]: (\w)$")
-_VARIABLE = re.compile(r"([A-Z_]+)=(.*)")
 
 _SET_ASIDE = [
     (re.compile(r"\b(\w+)-[2-9a-hjkmnp-tv-z]{5}\b"), r"\1-ID"),
@@ -85,22 +83,6 @@ class Step:
     has_gap: bool
     code: int
     answers: Sequence[str] = ()
-
-    @property
-    def words(self) -> list[str]:
-        """The command without the variables that stand before it."""
-        return shlex.split(self.command)[len(self.variables) :]
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """`NAME=value` before the command."""
-        found = {}
-        for word in shlex.split(self.command):
-            match = _VARIABLE.fullmatch(word)
-            if match is None:
-                break
-            found[match[1]] = match[2]
-        return found
 
     @property
     def endless(self) -> signal.Signals | None:
@@ -148,8 +130,8 @@ class Reader:
     Attributes:
         url: of the database that the page's SQL is for; None: the one in `.env`.
         programs: what the page's commands are here, by their first word.
-        stands_for: URLs of the page's, and those of the servers that they stand for here.
-        names: of databases here, and the page's for them.
+        stands_for: URLs and places of the page's, and those here that they stand for.
+        names: what is called otherwise here, and what it is called on the page.
     """
 
     folder: Path
@@ -188,13 +170,13 @@ class Reader:
             path.chmod(0o600)
 
     def _here(self, text: str) -> str:
-        """A text of the page's with the URLs of the servers that are here."""
+        """A text of the page's with what its servers and places are here."""
         for page, real in self.stands_for.items():
             text = text.replace(page, real)
         return text
 
     def _of_page(self, said: str) -> str:
-        """What a command said, as the page says it: with its servers."""
+        """What a command said, as the page says it."""
         for page, real in self.stands_for.items():
             said = said.replace(safe_url(real), safe_url(page))
         for real, page in self.names.items():
@@ -281,8 +263,7 @@ class Reader:
             return self._popen(step, stdin=subprocess.DEVNULL, stdout=file.fileno()), output
 
     def _popen(self, step: Step, *, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
-        program, *arguments = step.words
-        variables = {name: self._here(value) for name, value in step.variables.items()}
+        variables, (program, *arguments) = taken_apart(self._here(step.command))
         return subprocess.Popen(
             [*self.programs[program], *arguments],
             cwd=self.folder,
