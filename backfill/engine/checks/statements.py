@@ -101,7 +101,8 @@ def check_statements(
                 "not-permitted",
                 f"{what}: {told}",
                 why="The run would pause at its first batch.",
-                remedy=f"Grant role {where.info.user} what it needs"
+                remedy=_of_policies(refusal)
+                or f"Grant role {where.info.user} what it needs"
                 f"{f' ({writer.lock} needs UPDATE on the source)' if writer.locks_rows else ''}.",
             )
         else:
@@ -112,6 +113,19 @@ def check_statements(
                 remedy=refusal.diag.message_hint or "Correct the expression.",
                 refusal=ProjectError,
             )
+
+
+def _of_policies(refusal: psycopg.Error) -> str | None:
+    """The remedy where it is row security that refuses (rls.c), with the same SQLSTATE as rights.
+
+    With row_security = off PostgreSQL applies no policy, nor its WITH CHECK: all rows or an error.
+    """
+    if refusal.diag.source_function != "check_enable_rls":
+        return None
+    return (
+        "Let workers connect as a role with BYPASSRLS, or as the table's owner where row security"
+        " is not forced."
+    )
 
 
 def _refusal(
