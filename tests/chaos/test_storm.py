@@ -1,6 +1,7 @@
 """I1, I2, I4, I7 in a storm: nothing lost, nothing done twice, wherever processes die.
 
-The long one is `make chaos`. A failure names its seed: `make chaos SEED=…` rages anew with it.
+The long one is `make chaos`. This one prints its seed, and rages anew with it where CHAOS_SEED=… is
+set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A machine's clock that is wrong, or jumps: leases, windows and waits do not go by it."""
+"""A machine's clock that is wrong, or jumps: the hours of a run do not go by it.
+
+Real workers, their leases and the rate: tests/acceptance/test_wrong_clock.py.
+"""
 
 from __future__ import annotations
 
