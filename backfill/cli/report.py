@@ -12,7 +12,7 @@ import click
 
 from backfill.cli.options import run_argument
 from backfill.cli.session import Session, pass_session
-from backfill.errors import BackfillError, RefusedError
+from backfill.errors import BackfillError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from backfill.project import Project
@@ -67,10 +67,18 @@ def _about(project: Project, job: str) -> str:
 def _write(path: Path, text: str) -> None:
     """Put the page in place of what is there, in one step: nobody sees half of it.
 
+    Only a file is replaced: a device, a pipe or what a link points to is written to.
+
     Raises:
+        UsageError: it is no name of a file.
         RefusedError: it cannot be written there.
     """
+    if not path.name:
+        raise UsageError("--output names no file", remedy="Write one, such as report.md.")
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_text(text, encoding="utf-8")
+            return
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:

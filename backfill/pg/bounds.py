@@ -68,8 +68,9 @@ def _key(
     flag = f"{_FLAGS[name]} ({name})"
     texts = _texts(source, flag, value)
     if len(texts) != len(source.key):
+        given = "1 value" if len(texts) == 1 else f"{len(texts)} values"
         raise UsageError(
-            f"{flag} has {len(texts)} values; the key of {source.table} has {len(source.key)}"
+            f"{flag} has {given}; the key of {source.table} has {len(source.key)}"
             f" columns: {_columns(source)}",
             remedy=_right_form(source),
         )

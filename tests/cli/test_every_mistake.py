@@ -88,6 +88,12 @@ class BadSql(Job):
     target = Update()
 
 
+class BadScope(Job):
+    source = Table("users", where="email::int > 5")
+    transform = Sql(age="1")
+    target = Update()
+
+
 class Keyless(Job):
     source = Table("log")
     transform = Sql(line="upper(line)")

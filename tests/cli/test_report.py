@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -247,6 +248,18 @@ def test_it_is_written_into_a_file_whole_or_not_at_all(marked: Shop) -> None:
     assert page.read_text(encoding="utf-8").startswith("# Backfill `mark-")
     assert page.stat().st_mode & 0o777 == 0o644
     assert not list(marked.folder.glob(".report.md*")), "nothing is left beside it"
+    link, real = marked.folder / "link.md", marked.folder / "real.md"
+    real.write_text("before")
+    link.symlink_to(real)
+    os.mkfifo(marked.folder / "pipe")
+    reading = os.open(marked.folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for path in (link, marked.folder / "pipe"):
+        assert marked("report", "mark", "--output", str(path)).code == 0
+    assert os.read(reading, 100_000).startswith(b"# Backfill")
+    os.close(reading)
+    assert link.is_symlink(), "what it points to is written, and the link stays"
+    assert real.read_text().startswith("# Backfill `mark-")
+    assert (marked.folder / "pipe").is_fifo(), "as a device, it is no file to be replaced"
     gone = marked("report", "mark", "--output", str(marked.folder / "no" / "report.md"))
     assert gone.code == 5
     assert "cannot be written: No such file or directory" in gone.stderr

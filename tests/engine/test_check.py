@@ -172,6 +172,7 @@ CASES: list[tuple[str, type[Job], set[str]]] = [
         make(Table("t", key="id", columns=["lable"]), Update("mm"), by_python),
         {"key-nullable", "key-not-unique", "key-not-indexed", "column-missing"},
     ),
+    ("", make(Table("t", where="label::int > 0", todo="n IS NULL")), {"scope-not-computable"}),
     ("DROP TABLE t", FILL, {"source-missing"}),
 ]
 #: Notes whose causes are the size and the defaults of any small table.

@@ -8,6 +8,7 @@ from backfill.engine.checks.finding import Finding, error, note, warning
 from backfill.engine.checks.key import check_mutable_key
 from backfill.engine.checks.scene import Scene
 from backfill.engine.page import SCAN_ROWS_PER_ROW
+from backfill.errors import ProjectError
 from backfill.job import Query
 
 #: A Python transform without `columns` is given whole rows; wider ones are worth naming columns.
@@ -26,6 +27,18 @@ SPARSE_ROWS = 100_000
 
 def mutable_key(scene: Scene) -> Iterator[Finding]:
     yield from check_mutable_key(scene.subject.declaration, scene.subject.key)
+
+
+def scope_not_computable(scene: Scene) -> Iterator[Finding]:
+    refusal = scene.scope_refusal
+    if refusal is not None:
+        yield error(
+            "scope-not-computable",
+            refusal.message,
+            why="The run would pause at the first page with such a row.",
+            remedy=refusal.remedy,
+            refusal=ProjectError,
+        )
 
 
 def page_without_index(scene: Scene) -> Iterator[Finding]:
@@ -179,6 +192,7 @@ def bloat(scene: Scene) -> Iterator[Finding]:
 
 CHECKS = (
     mutable_key,
+    scope_not_computable,
     page_without_index,
     lookup_without_index,
     sparse_scope,

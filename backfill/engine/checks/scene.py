@@ -10,8 +10,11 @@ from psycopg import sql
 
 from backfill.engine.checks.plan import PagePlan, page_plan
 from backfill.engine.checks.subject import Subject
+from backfill.engine.telling import in_a_reason
+from backfill.errors import ProjectError
 from backfill.job import Call, Delete, Insert, Options, Update
 from backfill.pg.connect import Connection, Limits, transaction
+from backfill.pg.failure import FaultKind, classify
 from backfill.pg.inspect import TableFacts, table_facts
 from backfill.pg.surroundings import OpenTransaction, Server, open_transactions, server
 
@@ -54,6 +57,7 @@ class Scene:
 
     Attributes:
         page: None where the table is empty, or the statement could not be planned in time.
+        scope_refusal: why the matching rows cannot be told.
         through_pooler: another process stands between us and the server.
     """
 
@@ -62,6 +66,7 @@ class Scene:
     source: TableFacts
     effects: Sequence[Effect]
     matching: Matching | None
+    scope_refusal: ProjectError | None
     page: PagePlan | None
     server: Server
     long_transactions: Sequence[OpenTransaction]
@@ -99,6 +104,13 @@ def read_scene(
         name=subject.source.qualified,
         event="DELETE" if declaration.deletes_source else event,
     )
+    matching: Matching | None = None
+    refusal: ProjectError | None = None
+    if is_plannable:
+        try:
+            matching = count_matching(reader, subject)
+        except ProjectError as error:
+            refusal = error
     target = source
     if subject.target is not subject.source:
         target = table_facts(conn, subject.target.oid, name=subject.target.qualified, event=event)
@@ -114,7 +126,8 @@ def read_scene(
                 else []
             ),
         ],
-        matching=count_matching(reader, subject) if is_plannable else None,
+        matching=matching,
+        scope_refusal=refusal,
         page=page_plan(reader, subject, options) if is_plannable else None,
         server=server(conn),
         long_transactions=open_transactions(conn, seconds=LONG_SECONDS),
@@ -139,7 +152,11 @@ def _effects(subject: Subject, target: TableFacts) -> list[Effect]:
 
 
 def count_matching(conn: Connection, subject: Subject) -> Matching | None:
-    """How many rows are the job's; None: a lock keeps us from asking."""
+    """How many rows are the job's; None: a lock keeps us from asking.
+
+    Raises:
+        ProjectError: where and todo cannot be computed for each row.
+    """
     query = sql.SQL("SELECT {} FROM {} WHERE {}")
     where = (subject.keyset.from_table, subject.keyset.condition)
     try:
@@ -162,3 +179,14 @@ def count_matching(conn: Connection, subject: Subject) -> Matching | None:
             return Matching(rows=int(row[0]) if row else 0, is_exact=True)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return None
+    except psycopg.Error as error:
+        fault = classify(error, writing=False, seconds=0.0, timeout=1.0)
+        if fault.kind is not FaultKind.STOP:
+            raise
+        secrets = subject.declaration.secrets(subject.arguments)
+        raise ProjectError(
+            f"{subject.name}.source: where and todo cannot be computed for every row:"
+            f" {in_a_reason(fault, secrets)}",
+            remedy="Let the condition hold for rows of any kind, as CASE WHEN … THEN … END does:"
+            " PostgreSQL computes the parts of AND in any order.",
+        ) from error

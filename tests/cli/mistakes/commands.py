@@ -81,6 +81,7 @@ COMMANDS: list[Mistake] = [
     mistake(["new", ""], 2, "name"),
     mistake("report -o nowhere/x.md judge_age", 5, "nowhere/x.md", "No such file"),
     mistake("report -o . judge_age", 2, "'.' is a directory"),
+    mistake(["report", "-o", "", "judge_age"], 2, "--output names no file"),
     mistake("worker --concurrency 0", 2, "--concurrency"),
     mistake("worker --concurrency 257", 2, "--concurrency", "256"),
     mistake("worker --pool gevent", 2, "'gevent'", "prefork"),
@@ -128,6 +129,7 @@ JOBS: list[Mistake] = [
     mistake("enqueue lost_target", 3, "no_such_target"),
     mistake("run bad_todo", 3, "BadTodo.source", "NUL"),
     mistake("run bad_sql", 3, "lowr"),
+    mistake("dry-run bad_scope", 3, "BadScope.source: where and todo cannot", "22P02", "CASE WHEN"),
     mistake("run keyless", 3, "log", "key"),
     mistake("run null_key", 3, "maybe", "NULL"),
     # bounds of a run
