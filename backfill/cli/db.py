@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backfill.cli.options import Assignment, collected, params_option, yes_option
+from backfill.cli.options import Assignment, Whole, collected, params_option, yes_option
 from backfill.cli.session import Session, pass_session
 from backfill.errors import ExitCode, UsageError
 
@@ -31,7 +31,7 @@ def db() -> None:
 )
 @click.option(
     "--since",
-    type=click.IntRange(0),
+    type=Whole(0),
     metavar="VERSION",
     help="With --sql: for a ledger of this version; its table ledger has it.",
 )

@@ -12,6 +12,7 @@ import click
 
 from backfill.cli.options import (
     Assignment,
+    Whole,
     collected,
     json_option,
     overrides,
@@ -39,7 +40,7 @@ REFUSED_SHOWN = 5
 @set_option
 @click.option(
     "--rows",
-    type=click.IntRange(1, 100_000),
+    type=Whole(1, 100_000),
     default=1_000,
     show_default=True,
     metavar="N",
@@ -48,7 +49,7 @@ REFUSED_SHOWN = 5
 @click.option(
     "--show",
     "shown",
-    type=click.IntRange(0, 100),
+    type=Whole(0, 100),
     default=3,
     show_default=True,
     metavar="N",

@@ -6,12 +6,15 @@ import importlib.util
 
 import click
 
+from backfill.cli.options import Whole
 from backfill.cli.session import Session, pass_session
 from backfill.errors import ProjectError
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--port", type=click.IntRange(0, 65_535), help="Where it listens; else 5555.")
+@click.option(
+    "--port", type=Whole(0, 65_535), metavar="NUMBER", help="Where it listens; else 5555."
+)
 @click.option("--address", metavar="HOST", help="On which address; else 127.0.0.1.")
 @click.option("--url-prefix", metavar="PATH", help="Behind a proxy: where its pages begin.")
 @click.option(

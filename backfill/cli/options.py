@@ -15,6 +15,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 Assignment = tuple[str, str]
 
 
+class Whole(click.IntRange):
+    """A whole number between bounds; click's own errors call it an integer range."""
+
+    name = "whole number"
+
+
 def assignments(
     ctx: click.Context, param: click.Parameter, values: Sequence[str]
 ) -> tuple[Assignment, ...]:
@@ -59,7 +65,7 @@ params_option = click.option(
     callback=assignments,
     multiple=True,
     metavar="NAME=VALUE",
-    help="A parameter of the job; may be repeated.",
+    help="A parameter of the job, such as since=2014; may be repeated.",
 )
 set_option = click.option(
     "--set",
@@ -67,7 +73,7 @@ set_option = click.option(
     callback=assignments,
     multiple=True,
     metavar="OPTION=VALUE",
-    help="Override one of the job's options for this run; may be repeated.",
+    help="One of the job's options for this run, such as slice_rows=10000; may be repeated.",
 )
 
 
@@ -77,7 +83,9 @@ def job_options(function: F) -> F:
         click.argument("job", metavar="JOB"),
         params_option,
         set_option,
-        click.option("--rate", metavar="RATE", help="Rows per second, such as 5000/s."),
+        click.option(
+            "--rate", metavar="RATE", help="Rows per second over all workers, such as 5000/s."
+        ),
         click.option("--window", metavar="WINDOW", help='Such as "22:00-06:00 Europe/Berlin".'),
         click.option(
             "--start-at",
@@ -86,7 +94,10 @@ def job_options(function: F) -> F:
             help='Not before it, such as "2026-12-01T22:00+01:00".',
         ),
         click.option(
-            "--until", callback=instant, metavar="INSTANT", help="Not after it, finished or not."
+            "--until",
+            callback=instant,
+            metavar="INSTANT",
+            help="Not after it: what is not done by then pauses.",
         ),
         click.option("--concurrency", metavar="N", help="Slices worked on at once."),
         click.option("--batch-rows", metavar="N", help="Rows a batch, or auto."),
@@ -104,13 +115,16 @@ def bounds_options(function: F) -> F:
     """Which part of its rows a run takes: for `run` and `enqueue`."""
     decorators = [
         click.option(
-            "--from", "from_key", metavar="KEY", help="The first key; of several columns as JSON."
+            "--from",
+            "from_key",
+            metavar="KEY",
+            help="The first key that is taken; of several columns as a JSON array.",
         ),
         click.option(
             "--to", "to_key", metavar="KEY", help="The first key that is not taken any more."
         ),
         click.option(
-            "--limit", type=click.IntRange(1, 2**63 - 1), metavar="N", help="At most so many rows."
+            "--limit", type=Whole(1, 2**63 - 1), metavar="N", help="At most so many rows."
         ),
     ]
     for decorator in reversed(decorators):

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from backfill.cli.boundary import guarded
+from backfill.cli.examples import epilog
 from backfill.cli.session import Session
 from backfill.errors import UsageError
 
@@ -63,8 +64,8 @@ Examples:
 
 RUN is a run's id, a beginning of it that fits one run, or a job's name (its latest run).
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 project or job invalid, 4 unreachable, 5 refused,
-6 quarantine, 7 timed out, 130 interrupted and resumable.
+Exit codes: 0 done, 1 failed or findings, 2 usage, 3 project or job invalid, 4 database or Redis
+unreachable, 5 refused, 6 quarantine, 7 timed out, 130 interrupted and resumable.
 """
 
 
@@ -82,6 +83,11 @@ class RootGroup(click.Group):
             return None
         module, _, function = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), function)
+        if isinstance(command, click.Group):
+            for name, one in command.commands.items():
+                one.epilog = epilog(f"{cmd_name} {name}")
+        else:
+            command.epilog = epilog(cmd_name)
         return command
 
     def resolve_command(

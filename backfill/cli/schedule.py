@@ -12,6 +12,7 @@ import click
 from backfill.cli import show
 from backfill.cli.options import (
     Assignment,
+    Whole,
     collected,
     instant,
     json_option,
@@ -40,7 +41,12 @@ def schedule() -> None:
 @schedule.command()
 @click.argument("name", metavar="NAME")
 @click.argument("job", metavar="JOB")
-@click.option("--cron", metavar="CRON", help='When it recurs, such as "0 22 * * Mon-Fri".')
+@click.option(
+    "--cron",
+    metavar="CRON",
+    help='When it recurs, such as "0 22 * * Mon-Fri": minute, hour, day of month, month, day of'
+    " week.",
+)
 @click.option("--zone", metavar="ZONE", help="Whose clock --cron means; UTC if not given.")
 @click.option(
     "--at", callback=instant, metavar="INSTANT", help='Once, such as "2026-12-01T22:00+01:00".'
@@ -160,7 +166,7 @@ def remove(session: Session, name: str, database: str | None, yes: bool) -> None
 @click.argument("name", metavar="[NAME]", required=False)
 @click.option(
     "--count",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=5,
     show_default=True,
     metavar="N",

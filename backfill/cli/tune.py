@@ -11,20 +11,22 @@ from backfill.cli.tell import tell
 
 @click.command()
 @run_argument
-@click.option("--rate", metavar="RATE", help="Rows per second, such as 2000/s, or none.")
+@click.option(
+    "--rate", metavar="RATE", help="Rows per second over all workers, such as 2000/s, or none."
+)
 @click.option("--concurrency", metavar="N", help="Slices worked on at once.")
 @click.option("--batch-rows", metavar="N", help="Rows a batch, or auto.")
 @click.option("--duty", metavar="SHARE", help="The share of its time a slot works, 0.01 to 1.")
 @click.option("--window", metavar="WINDOW", help='Such as "22:00-06:00 Europe/Berlin", or none.')
-@click.option("--start-at", metavar="TIME", help="Not before this instant, or none.")
-@click.option("--until", metavar="TIME", help="Not after this instant, or none.")
+@click.option("--start-at", metavar="INSTANT", help="Not before this instant, or none.")
+@click.option("--until", metavar="INSTANT", help="Not after this instant, or none.")
 @click.option(
     "--set",
     "settings",
     callback=assignments,
     multiple=True,
     metavar="OPTION=VALUE",
-    help="Any other option of the run; may be repeated.",
+    help="Any other option of the run, such as max_batch_rows=500; may be repeated.",
 )
 @yes_option
 @pass_session

@@ -6,6 +6,7 @@ from typing import get_args
 
 import click
 
+from backfill.cli.options import Whole
 from backfill.cli.session import Session, pass_session
 from backfill.errors import UsageError
 from backfill.settings import LogLevel
@@ -17,9 +18,10 @@ _PORT_VARIABLE = "BACKFILL_METRICS_PORT"
 @click.option(
     "--concurrency",
     "-c",
-    type=click.IntRange(1, 256),
+    type=Whole(1, 256),
     default=2,
     show_default=True,
+    metavar="N",
     help="Slices that this worker works on at once.",
 )
 @click.option(
@@ -38,7 +40,7 @@ _PORT_VARIABLE = "BACKFILL_METRICS_PORT"
 )
 @click.option(
     "--metrics-port",
-    type=click.IntRange(1, 65535),
+    type=Whole(1, 65535),
     metavar="N",
     help=f"Where Prometheus can read metrics; else what {_PORT_VARIABLE} says. Without: nowhere.",
 )
@@ -72,6 +74,11 @@ def worker(
     from backfill.worker.main import start
 
     settings = session.project.settings
+    if given := [one for one in celery_arguments if one.startswith(("-A", "--app"))]:
+        raise UsageError(
+            f"{given[0]} would name another application than this project's",
+            remedy="Say celery_app in the settings, where it is one of your own.",
+        )
     require_broker(session.project)
     level = loglevel or settings.log_level
     configure(settings.log_format, level)

@@ -41,6 +41,18 @@ MAX_STATEMENT_TIMEOUT_SECONDS = 2_147_483.0
 GENTLE: Mapping[str, float] = {"target_batch_seconds": 0.01, "duty": 0.5}
 
 
+class OptionError(DeclarationError):
+    """An option has a value that it cannot have.
+
+    Args:
+        typed: the same for who has typed it, not in a declaration.
+    """
+
+    def __init__(self, message: str, *, typed: str, remedy: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.typed = typed
+
+
 @arguments('Options(rate="5000/s")')
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -184,8 +196,8 @@ class Options:
             changed[name] = parse(text.strip())
         try:
             return replace(self, **changed)
-        except DeclarationError as error:
-            raise UsageError(error.message, remedy=error.remedy) from None
+        except OptionError as error:
+            raise UsageError(error.typed, remedy=error.remedy) from None
 
 
 def _int_or_text(text: str) -> int | str:
@@ -260,8 +272,9 @@ def _check_text(field: str, value: object, parse: Callable[[str], object], right
     try:
         parse(value)
     except UsageError as error:
-        raise DeclarationError(
+        raise OptionError(
             f"Options({field}={value!r}): {error.message}",
+            typed=error.message,
             remedy=error.remedy or f"{field} is {right}.",
         ) from None
 
@@ -280,7 +293,9 @@ def _check_instant(field: str, value: object) -> datetime | None:
     return instant
 
 
-def _wrong(field: str, value: object, right: str) -> DeclarationError:
-    return DeclarationError(
-        f"Options({field}={value!r}): that is no value for {field}", remedy=f"{field} is {right}."
+def _wrong(field: str, value: object, right: str) -> OptionError:
+    return OptionError(
+        f"Options({field}={value!r}): that is no value for {field}",
+        typed=f"{value!r} is no value for {field}",
+        remedy=f"{field} is {right}.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import click
 import pytest
 
 import backfill
+from backfill.cli.examples import EXAMPLES, WITHOUT_RUN, epilog
 from backfill.cli.root import cli
+from backfill.cli.session import Session
 from tests.cli.conftest import clean_environment
 
 PACKAGE = Path(backfill.__file__).parent
@@ -83,6 +86,29 @@ def test_each_command_is_told_in_one_line_that_fits(name: str) -> None:
     assert line
     # 80 columns less the names and the margins
     assert len(line) <= 63, line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_gives_examples_that_can_be_typed(name: str, tmp_path: Path) -> None:
+    command = dict(commands())[name]
+    if isinstance(command, click.Group):
+        assert name not in EXAMPLES
+        return
+    assert command.epilog == epilog(name)
+    for example in EXAMPLES[name]:
+        words = shlex.split(example.partition(" > ")[0])
+        words = words[3:] if words[1] == "--project" else words[1:]
+        count = len(name.split())
+        assert words[:count] == name.split(), example
+        command.make_context(name, words[count:], obj=Session(tmp_path))
+
+
+def test_what_run_means_is_told_where_it_can_be_given() -> None:
+    assert set(WITHOUT_RUN) == {
+        name
+        for name, command in commands()
+        if any(param.name in {"run_text", "run_texts"} for param in command.params)
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
