@@ -25,7 +25,7 @@ ROWS = sql.Identifier(_ROWS_NAME)
 
 
 class QueryKeyset(Keyset):
-    """A keyset whose `table` is a query in parentheses, with psycopg's placeholders."""
+    """A keyset whose `table` is a query under its name, with psycopg's placeholders."""
 
     @property
     def from_table(self) -> sql.SQL:
@@ -76,13 +76,14 @@ class QuerySql:
             *(sql.SQL("{}.{}").format(ROWS, identifier(column)) for column in others),
         ]
         table = sql.SQL(
-            "(SELECT {}, ({}) IS TRUE AS _bf_there FROM {} LEFT JOIN LATERAL ({}) AS {} ON TRUE)"
+            "(SELECT {}, ({}) IS TRUE AS _bf_there FROM {}"
+            " LEFT JOIN LATERAL ({}) AS {rows} ON TRUE) AS {rows}"
         ).format(
             sql.SQL(", ").join(selected),
             keyset.condition,
             keyset.from_table,
             self._rows_of_key(keyset, sql.SQL("*")),
-            ROWS,
+            rows=ROWS,
         )
         return QueryKeyset(
             table=table.as_string(None),
@@ -90,6 +91,7 @@ class QuerySql:
             columns=keyset.columns,
             types=keyset.types,
             matches="_bf_there",
+            begins=keyset.begins,
         )
 
     def update(self, keyset: Keyset, values: Mapping[str, sql.Composable]) -> sql.Composed:

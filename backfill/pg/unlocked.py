@@ -6,8 +6,9 @@ type can be compared, also those without an equality (json, xml, point), values 
 not the same differ, as the transform may tell them apart (1.0 and 1.00, citext, collations that
 know no case), and a value of a megabyte is not sent back to be compared.
 
-Nothing here needs a table: `Keyset.from_table` may be anything that gives the key's columns in
-order, as long as nobody asks to lock it (`unchanged`).
+Nothing here needs a table: `Keyset.from_table` may be anything under the keyset's name that gives
+the key's columns in order, as long as nobody asks to lock it (`unchanged`). A table has no other
+name in these statements, so that what names it with its schema finds it.
 
 Parameters as in keyset.py; `seed` is the seals'.
 """
@@ -66,7 +67,7 @@ def page(
         name=_name(keyset),
         matches=keyset.condition,
         key=keyset.key,
-        table=_aliased(keyset),
+        table=keyset.from_table,
         between=keyset.between(after=after),
     )
 
@@ -75,7 +76,7 @@ def again(keyset: Keyset, *, values: Sequence[sql.Composable]) -> sql.Composed:
     """Those of the keys `k_0 …` that are ours, in order: their texts and the values."""
     return sql.SQL("SELECT {} FROM {}, {} WHERE {} AND ({}) ORDER BY {}").format(
         _selected(keyset, values),
-        _aliased(keyset),
+        keyset.from_table,
         keyset.unnested(),
         _joined(keyset),
         keyset.condition,
@@ -86,7 +87,7 @@ def again(keyset: Keyset, *, values: Sequence[sql.Composable]) -> sql.Composed:
 def twice(keyset: Keyset) -> sql.Composed:
     """One of the keys `k_0 …` that two rows have; no line: none."""
     return sql.SQL("SELECT {key} FROM {}, {} WHERE {} GROUP BY {key} HAVING count(*) > 1").format(
-        _aliased(keyset),
+        keyset.from_table,
         keyset.unnested(),
         _joined(keyset),
         key=_qualified(keyset, keyset.columns),
@@ -116,10 +117,6 @@ def unchanged(keyset: Keyset, *, columns: Sequence[str], lock: RowLock) -> sql.C
 
 def _name(keyset: Keyset) -> sql.Identifier:
     return identifier(keyset.name)
-
-
-def _aliased(keyset: Keyset) -> sql.Composed:
-    return sql.SQL("{} AS {}").format(keyset.from_table, _name(keyset))
 
 
 def _qualified(keyset: Keyset, columns: Sequence[str]) -> sql.Composed:

@@ -20,10 +20,10 @@ import pytest
 from backfill.engine import lifecycle
 from backfill.engine.work import work
 from backfill.errors import UsageError
-from backfill.job import Bounds, Job, Options, Sql, Table, Update
+from backfill.job import Bounds, Call, Job, Options, Query, Row, Sql, Table, Update
 from backfill.model import PauseCause
 from tests import starting
-from tests.engine.factory import Gate, Worksite
+from tests.engine.factory import Gate, Worksite, until
 from tests.engine.jobs import (
     CallByAppending,
     Increment,
@@ -66,6 +66,23 @@ def test_exactly_the_keys_from_one_up_to_the_other_are_done(
     assert _done(site) == list(expected)
     assert done.counts.paged == done.run.total_rows == len(expected)
     assert done.run.total_is_exact
+
+
+def test_a_query_that_is_read_without_locks_keeps_to_the_first_key(site: Worksite) -> None:
+    """The query stands in the table's place then, and its first slice begins where the run does."""
+    site.numbers(30)
+    called: list[int] = []
+
+    class CallFrom(Job):
+        source = Query("SELECT id, n FROM t", key="id", table="t")
+        target = Call()
+
+        def transform(self, row: Row) -> None:
+            called.append(row.id)
+
+    done = site.run(CallFrom, options=BY_TEN, bounds=Bounds(from_key=11, to_key=21))
+    assert (done.state, done.counts.paged) == ("succeeded", 10)
+    assert called == [*range(11, 21)]
 
 
 KEYS: list[tuple[str, str, Bounds, str]] = [
@@ -262,6 +279,12 @@ def test_what_one_slice_leaves_over_goes_to_another(site: Worksite) -> None:
     with site.crew(Label, run, probe=gate):
         gate.wait()  # the first slice has reserved 20 rows, and has two
         other = site.bench(Label, run)
+
+        def has_taken_the_rest() -> bool:
+            work(other, slot=1, budget_seconds=0.4)
+            return bool(site.value("SELECT count(*) FROM t WHERE label = 'row ' || id") >= 20)
+
+        until(has_taken_the_rest, what="the other slot")
         work(other, slot=1, budget_seconds=0.4)
         other.conn.close()
         assert site.value("SELECT count(*) FROM t WHERE label = 'row ' || id") == 20

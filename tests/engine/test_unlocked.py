@@ -117,6 +117,27 @@ def test_what_was_read_and_changed_is_deferred_and_read_anew(site: Worksite) -> 
     ]
 
 
+def test_a_slice_with_quarantined_rows_is_walked_again_without_them(site: Worksite) -> None:
+    """A further pass asks the ledger for the key as the table is named, schema and all."""
+    site.numbers(30)
+
+    def during(row: Row) -> None:
+        if row.id == 3:
+            raise Quarantine("not this one")
+        if row.id == 30:  # behind the cursor
+            site.execute("UPDATE t SET label = NULL WHERE id IN (5, 6)")
+
+    class Qualified(RelabelTodo):
+        source = Table("t", columns=["n"], todo="public.t.label IS NULL")
+
+    with meanwhile(Qualified, during):
+        done = site.run(Qualified, options=replace(OPTIMISTIC, quarantine_share=1.0))
+    assert [pause.cause for pause in done.pauses] == ["quarantine"]
+    assert done.run.passes == 1
+    assert (done.counts.written, done.counts.quarantined) == (31, 1)
+    assert site.rows("SELECT id FROM t WHERE label IS NULL") == [(3,)]
+
+
 def test_a_row_that_is_not_ours_any_more_is_gone(site: Worksite) -> None:
     site.numbers(20)
     changes = {3: "UPDATE t SET label = 'theirs' WHERE id = 3"}
