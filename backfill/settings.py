@@ -43,6 +43,8 @@ from backfill.settings_file import (
     SETTINGS_FILE,
     VARIABLE_FORM,
     SettingsTable,
+    current_folder,
+    read_env_file,
     read_settings,
     suggestion,
 )
@@ -244,7 +246,7 @@ def find_project(start: Path | None = None, explicit: Path | None = None) -> Pat
         ProjectError: `explicit` has no settings; or a file on the way cannot be read.
     """
     if explicit is not None:
-        folder = explicit.resolve()
+        folder = (current_folder() / explicit).resolve()
         if folder.name in (SETTINGS_FILE, PYPROJECT):
             folder = folder.parent
         if read_settings(folder) is None:
@@ -253,7 +255,7 @@ def find_project(start: Path | None = None, explicit: Path | None = None) -> Pat
                 remedy="Name the folder that has one, or make it with `backfill init`.",
             )
         return folder
-    here = (start or Path.cwd()).resolve()
+    here = (start or current_folder()).resolve()
     return next((f for f in (here, *here.parents) if read_settings(f) is not None), None)
 
 
@@ -265,14 +267,7 @@ def read_environment(project: Path | None, environ: Mapping[str, str]) -> Mappin
     """
     if project is None or not (project / ".env").is_file():
         return dict(environ)
-    from dotenv import dotenv_values
-
-    try:
-        from_file = dotenv_values(project / ".env", encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8; its text would quote the file
-        raise ProjectError(f"{project / '.env'}: {type(error).__name__} on reading") from None
-    named = {name: value for name, value in from_file.items() if value is not None}
-    return {**named, **environ}
+    return {**read_env_file(project / ".env"), **environ}
 
 
 def load(project: Path | None, environ: Mapping[str, str]) -> Settings:

@@ -197,3 +197,41 @@ class SettingsTable:
         if not at_least <= value <= _MOST_SECONDS:  # false for nan, too
             raise self.wrong(key, f"a number of seconds from {at_least:g} to {_MOST_SECONDS:g}")
         return float(value)
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The variables of a `.env`.
+
+    Raises:
+        ProjectError: it cannot be read; nothing of it is quoted, because it holds passwords.
+    """
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            for binding in parse_stream(file):
+                if binding.error:
+                    raise ProjectError(
+                        f"{path}: line {binding.original.line} cannot be read",
+                        remedy="Write NAME=value, a quoted value with a quote at its end, too.",
+                    )
+        values = dotenv_values(path, encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8; its text would quote the file
+        raise ProjectError(f"{path}: {type(error).__name__} on reading") from None
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def current_folder() -> Path:
+    """The folder that this process is in.
+
+    Raises:
+        ProjectError: it has been deleted meanwhile.
+    """
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ProjectError(
+            f"the current folder cannot be told: {error.strerror}",
+            remedy="It may have been deleted: cd into another one.",
+        ) from error

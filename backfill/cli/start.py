@@ -22,9 +22,9 @@ _LONGEST_NAME = 50
 @pass_session
 def init(session: Session) -> None:
     """Make a project here: settings and a package for jobs."""
-    from backfill.settings_file import PYPROJECT, SETTINGS_FILE, read_settings
+    from backfill.settings_file import PYPROJECT, SETTINGS_FILE, current_folder, read_settings
 
-    folder = (session.folder or Path.cwd()).absolute()
+    folder = (session.folder or current_folder()).absolute()
     has_settings = folder.is_dir() and read_settings(folder) is not None
     if has_settings and not (folder / SETTINGS_FILE).exists():
         click.echo(f"kept     [tool.backfill] in {PYPROJECT}: the settings are there")

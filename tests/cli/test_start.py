@@ -162,3 +162,16 @@ def test_db_upgrade_sql_prints_what_installs_the_ledger_and_asks_no_database(
     assert "there is nothing to do" in shop("db", "upgrade").stdout
     none = shop("db", "upgrade", "--sql", "--since", str(VERSION), BACKFILL_DATABASE_URL="")
     assert none.stdout == f"-- The ledger has version {VERSION} already: there is nothing to do.\n"
+
+
+def test_a_folder_that_was_deleted_under_ones_feet_is_a_clear_mistake(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["list"], ["init"], ["--project", "here", "list"]):
+        done = invoke(*words)
+        assert done.exit_code == 3, done.stderr
+        assert "the current folder cannot be told: No such file or directory" in done.stderr
+        assert "cd into another one" in done.stderr

@@ -348,3 +348,14 @@ def test_an_env_file_that_cannot_be_read_is_named_and_not_quoted(project: Projec
     assert str(folder / ".env") in error.message
     assert "s3cret" not in str(error)
     assert error.__suppress_context__  # a traceback with locals would show the file's bytes
+
+
+def test_a_line_of_an_env_file_that_cannot_be_read_is_numbered_and_not_quoted(
+    project: Project,
+) -> None:
+    """Half of what it holds would be missing, without a word."""
+    folder = project("")
+    (folder / ".env").write_text("# a remark\n\nexport A=1\nB='s3cret\nC=2\n")
+    error = refused(folder)
+    assert error.message == f"{folder / '.env'}: line 4 cannot be read"
+    assert "s3cret" not in str(error)

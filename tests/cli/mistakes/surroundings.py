@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.cli.mistakes import PASSWORD, SETTINGS, Mistake, Place, mistake, with_files
 
 NO_DATABASE = {"BACKFILL_DATABASE_URL": ""}
@@ -103,6 +105,13 @@ PROJECTS: list[Mistake] = [
         + "    transform = Sql(visits='1')\n    target = Update()\n",
     ),
     mistake("new lower_email", 5, "lower_email already", "Choose another name"),
+    *(
+        replace(
+            mistake(words, 3, ".env: line 2 cannot be read", "NAME=value"),
+            files={".env": f"A=1\nB='{PASSWORD}\n"},
+        )
+        for words in ("list", "status", "worker")
+    ),
 ]
 
 VARIABLES: list[Mistake] = [
