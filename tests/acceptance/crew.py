@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,9 @@ _WORKER = Path(__file__).with_name("worker_process.py")
 class Worker:
     """A `celery worker` with its children, in a process group of its own."""
 
-    def __init__(self, name: str, process: starting.Process, log: Path) -> None:
+    def __init__(
+        self, name: str, process: starting.Process | subprocess.Popen[bytes], log: Path
+    ) -> None:
         self.name = name
         self.log = log
         self._process = process
