@@ -87,8 +87,7 @@ def _print(report: Report, declaration: Declaration, database: str) -> None:
         )
         click.echo()
     if report.page is not None:
-        walks = "walks the key's index" if report.page.walks_index else "does NOT walk an index"
-        click.echo(f"The page of keys {walks}:")
+        click.echo(f"The page of keys {report.page.told}:")
         for line in report.page.lines:
             click.echo(f"  {plain(line)}")
         click.echo()

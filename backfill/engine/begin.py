@@ -10,15 +10,17 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from backfill.engine import lifecycle
+from backfill.engine import lifecycle, misfits
 from backfill.engine.bench import Bench, run_info
 from backfill.engine.hooks import call_hook
+from backfill.engine.source import reading_source
 from backfill.events import Event
 from backfill.model import Key, PauseCause, RunState
 from backfill.pg.changes import set_state
 from backfill.pg.connect import READ_LIMITS, Limits, server_time, transaction
 from backfill.pg.keyset import bound
 from backfill.pg.ledger import Run, add_event, get_run
+from backfill.pg.planned import plan_of, relation_oids
 
 #: Up to so many estimated rows the total is counted, under COUNT_LIMITS.
 COUNTED_ROWS = 2_000_000
@@ -26,14 +28,14 @@ COUNT_LIMITS = Limits(lock_timeout_seconds=1.0, statement_timeout_seconds=2.0)
 #: How long one call polls for older writers before it lets the caller look at other things.
 POLL_SECONDS = 2.0
 
-# Locks that INSERT, UPDATE, DELETE or stronger take on the source or one of its partitions; our
+# Locks that INSERT, UPDATE, DELETE or stronger take on these tables or one of their partitions; our
 # own batches of another run are among them and end by themselves. Reads pg_locks: no lock needed.
 _WRITERS = """
 SELECT l.virtualtransaction, l.pid FROM pg_locks l
  WHERE l.locktype = 'relation' AND l.granted
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND l.relation IN (SELECT %(oid)s::oid UNION
-                      SELECT inhrelid FROM pg_inherits WHERE inhparent = %(oid)s::oid)
+   AND l.relation IN (SELECT unnest(%(oids)s::oid[]) UNION
+                      SELECT inhrelid FROM pg_inherits WHERE inhparent = ANY(%(oids)s::oid[]))
    AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                   'AccessExclusiveLock')
    AND l.pid IS DISTINCT FROM pg_backend_pid()
@@ -46,7 +48,7 @@ def begin(bench: Bench) -> Run:
     Several workers may do this at once: each step is a compare-and-set under the run's lock.
 
     Raises:
-        StopError: the job's `before_run` raised.
+        StopError: the job's `before_run` raised, a key is NULL, or the source is too slow.
     """
     run = get_run(bench.conn, bench.ledger, bench.run.id)
     if run.run_state is not RunState.QUEUED:
@@ -54,9 +56,10 @@ def begin(bench: Bench) -> Run:
     if run.barrier is None:
         _read_horizon(bench)
         run = get_run(bench.conn, bench.ledger, run.id)
+    tables = _tables(bench) if run.barrier else []
     deadline = bench.clock.monotonic() + POLL_SECONDS
     while run.run_state is RunState.QUEUED:
-        waiting = _still_writing(bench, run)
+        waiting = _still_writing(bench, run, tables)
         if not waiting or _is_over(bench, run):
             _start(bench, waiting)
         elif bench.stopping() or bench.clock.monotonic() > deadline:
@@ -70,12 +73,17 @@ def begin(bench: Bench) -> Run:
 def _read_horizon(bench: Bench) -> None:
     """First the horizon, then the writers: one that begins in between has a later horizon's row."""
     below = None if bench.run.to_key is None else tuple(bench.run.to_key)
-    with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
+    tables = _tables(bench)
+    with reading_source(bench):
+        misfits.check_null_first(bench)
         row = bench.reader.execute(
-            bench.keyset.last_key(below=below is not None), bound("below", below)
+            bench.keyset.last_key(below=below is not None),
+            {**bench.arguments, **bound("below", below)},
         ).fetchone()
+        if row is not None:
+            misfits.check_null(bench.keyset, row[0])
     with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
-        writers = bench.reader.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
+        writers = bench.reader.execute(_WRITERS, {"oids": tables}).fetchall()
     total, is_exact = _total(bench, None if row is None else tuple(row[0]))
     with transaction(bench.conn):
         run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
@@ -149,10 +157,22 @@ def _count(bench: Bench, upto: Key | None) -> tuple[int | None, bool]:
         return None, False
 
 
-def _still_writing(bench: Bench, run: Run) -> list[tuple[str, int | None]]:
+def _tables(bench: Bench) -> list[int]:
+    """What the source's rows are made of: its table, and what a query or a view reads."""
+    oids = {bench.source.oid}
+    if bench.query is not None or not bench.source.is_lockable:
+        statement = sql.SQL("SELECT FROM {} WHERE {}").format(
+            bench.keyset.from_table, bench.keyset.condition
+        )
+        with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
+            oids |= relation_oids(bench.reader, plan_of(bench.reader, statement, bench.arguments))
+    return sorted(oids)
+
+
+def _still_writing(bench: Bench, run: Run, tables: list[int]) -> list[tuple[str, int | None]]:
     if not run.barrier:
         return []
-    rows = bench.reader.execute(_WRITERS, {"oid": bench.source.oid}).fetchall()
+    rows = bench.reader.execute(_WRITERS, {"oids": tables}).fetchall()
     return [(row[0], row[1]) for row in rows if row[0] in run.barrier]
 
 

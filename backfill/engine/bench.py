@@ -91,7 +91,7 @@ class Watched:
 
 
 def _no_source() -> Connection:
-    raise AssertionError("the source is in the database that is written")
+    raise AssertionError("the source is read through the connection that writes")
 
 
 def holder_name() -> str:
@@ -113,7 +113,8 @@ class Bench:
         asks_for_signals: the settings name signals, so a run that nobody measures stops.
         max_slots: slices of all runs that this database lets be held at once; None: any number.
         on_tune: called with the new options when they have changed.
-        source_conn: to the source's database, where it is not the one that is written.
+        source_conn: to the source's database, where it is not the one that is written; and where
+            nothing of the source can be locked, so that the lease is renewed while a page is read.
         control: what live.py remembers between two looks at the ledger.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from backfill.engine import misfits
 from backfill.engine.bench import Bench
 from backfill.engine.checks.estimate import Estimate
 from backfill.engine.checks.scene import Matching
@@ -19,11 +20,11 @@ from backfill.engine.faults import (
     StopError,
 )
 from backfill.engine.page import SCAN_ROWS_PER_ROW
+from backfill.engine.source import reading_source
 from backfill.engine.telling import in_a_reason
 from backfill.engine.trial import NAME, Change, Refused, Tried, try_batch
 from backfill.model import Counts, Key, SlicePhase
 from backfill.pg import images
-from backfill.pg.connect import READ_LIMITS, transaction
 from backfill.pg.slices import Slice
 from backfill.rate import Rate
 
@@ -106,9 +107,11 @@ def dry_run(
         warnings: of the preflight.
     """
     places: list[Place] = []
-    with transaction(bench.reader, READ_LIMITS):
-        last = bench.reader.execute(bench.keyset.last_key(), {}).fetchone()
-        found = [] if last is None else _places(bench, rows, tuple(last[0]))
+    try:
+        found = _found(bench, rows)
+    except StopError as error:
+        found = []
+        places.append(Place(name="beginning", after=None, problem=_would_pause(error)))
     for number, (name, after, upto) in enumerate(found):
         place = Place(name=name, after=after)
         places.append(place)
@@ -119,7 +122,7 @@ def dry_run(
             for tried in _batches(bench, held, rows, with_changes=False):
                 place.add(tried)
         except StopError as error:
-            place.problem = f"the run would pause: {error.reason}"
+            place.problem = _would_pause(error)
             break  # it would be the same anywhere
         except OutageError as error:
             place.problem = f"the run would wait: {error.reason}"
@@ -134,6 +137,20 @@ def dry_run(
         estimates=estimates,
         warnings=[*warnings, *_warnings(bench, places, matching)],
     )
+
+
+def _would_pause(error: StopError) -> str:
+    return f"the run would pause: {error.reason}"
+
+
+def _found(bench: Bench, rows: int) -> list[tuple[str, Key | None, Key]]:
+    with reading_source(bench):
+        misfits.check_null_first(bench)
+        last = bench.reader.execute(bench.keyset.last_key(), bench.arguments).fetchone()
+        if last is None:
+            return []
+        misfits.check_null(bench.keyset, last[0])
+        return _places(bench, rows, tuple(last[0]))
 
 
 def _places(bench: Bench, rows: int, last: Key) -> list[tuple[str, Key | None, Key]]:

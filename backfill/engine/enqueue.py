@@ -75,9 +75,13 @@ def prepare(
     """
     values = declaration.complete_params(params)
     job = bind(declaration.job_class, params, environ=environ)
-    declaration.reads_unlocked(options or declaration.options)
+    arguments = declaration.sql_arguments(job)
     found = preflight(
-        conn, declaration, arguments=declaration.sql_arguments(job), source_conn=source_conn
+        conn,
+        declaration,
+        arguments=arguments,
+        options=options,
+        source_conn=source_conn,
     )
     return Prepared(
         id=new_run_id(declaration.name),
@@ -85,7 +89,13 @@ def prepare(
         params=declaration.params_to_json(values),
         options=options or declaration.options,
         found=found,
-        bounds=resolve(source_conn or conn, found.source, bounds or Bounds()),
+        bounds=resolve(
+            source_conn or conn,
+            found.source,
+            bounds or Bounds(),
+            keyset=found.keyset,
+            arguments=arguments,
+        ),
     )
 
 

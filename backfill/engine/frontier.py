@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from backfill.engine import limit
 from backfill.engine.bench import Bench
+from backfill.engine.source import reading_source
 from backfill.model import Key
 from backfill.pg import slices
-from backfill.pg.connect import READ_LIMITS, transaction
 from backfill.pg.keyset import bound
 from backfill.pg.ledger import get_run
 from backfill.pg.slices import Slice
@@ -23,6 +23,7 @@ def place_next(bench: Bench, *, slot: int) -> Slice | None:
     Raises:
         SlotTakenError: another task fills this slot.
         NoRoomError: the database's limit on slots is reached.
+        StopError: the source is too slow.
     """
     while True:
         run = get_run(bench.conn, bench.ledger, bench.run.id)
@@ -49,10 +50,11 @@ def place_next(bench: Bench, *, slot: int) -> Slice | None:
 
 
 def _upper_end(bench: Bench, after: Key | None, horizon: Key) -> tuple[Key, bool]:
-    with transaction(bench.reader, READ_LIMITS, run=bench.run.id):
+    with reading_source(bench):
         row = bench.reader.execute(
             bench.keyset.nth_key(after=after is not None),
             {
+                **bench.arguments,
                 **bound("after", after),
                 **bound("upto", horizon),
                 "rows": bench.options.slice_rows,

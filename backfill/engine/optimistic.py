@@ -1,6 +1,8 @@
 """A batch whose rows are not locked while the transform works: `lock="optimistic"`, and Call.
 
-1. Rows are read without locks, in a short transaction (unlocked.py).
+1. Rows are read without locks, in a short transaction (unlocked.py). What is read where nothing
+   can be locked, such as a query that groups, may take its time: it has a connection of its own,
+   and the slice's lease is renewed meanwhile.
 2. They are transformed outside any transaction (I5), so a transform may wait for an answer. The
    slice's lease is renewed meanwhile (beat.py). A worker that is to stop begins no further row.
 3. One transaction as for every batch (I1): the slice's row is locked under our epoch; the rows are
@@ -33,12 +35,14 @@ from backfill.engine.bench import Bench, Probe, no_probe
 from backfill.engine.faults import RowsRefusedError
 from backfill.engine.page import PATIENT_TRIES, Page
 from backfill.engine.reading import Reading
-from backfill.engine.transform import Outcome
+from backfill.engine.telling import to_its_owner
+from backfill.engine.transform import Outcome, Refusal
 from backfill.engine.unlocked import Seen
 from backfill.job import Row
 from backfill.model import Key, SlicePhase
 from backfill.pg import deferred, slices
 from backfill.pg.connect import application_name, transaction
+from backfill.pg.failure import FaultKind, classify
 from backfill.pg.keyset import key_arrays
 from backfill.pg.slices import Slice
 from backfill.pg.unlocked import unchanged
@@ -70,11 +74,14 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             return batch.execute(bench, held, rows=rows, probe=probe)
         rows = limit.within(bench, now, rows)
         probe("before the page")
-        seen = unlocked.read(bench, reading, now, rows)
+        seen, refusal = read(bench, reading, now, rows)
     except psycopg.Error as error:
         raise batch.interruption(bench, step, error) from error
     read_seconds = clock.monotonic() - started
-    seen, made, outcomes = _transform(bench, now, seen)
+    made: list[Row] = []
+    outcomes: list[Outcome] = [refusal] if refusal is not None else []
+    if refusal is None:
+        seen, made, outcomes = _transform(bench, now, seen)
     began = clock.monotonic()
     try:
         probe("after the transform")
@@ -92,6 +99,31 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
         seconds=ended - started,
         busy_seconds=read_seconds + ended - began,
     )
+
+
+def read(
+    bench: Bench, reading: Reading, held: Slice, rows: int, *, is_trial: bool = False
+) -> tuple[Seen, Refusal | None]:
+    """The next rows; where PostgreSQL computes as it reads, and refuses the only one, why.
+
+    Raises:
+        RowsRefusedError: it refuses one of several.
+
+    Raises what psycopg raises otherwise.
+    """
+    try:
+        if is_trial or bench.source_conn is None:
+            return unlocked.read(bench, reading, held, rows, is_trial=is_trial), None
+        with Beat(bench, held):
+            return unlocked.read(bench, reading, held, rows), None
+    except psycopg.Error as error:
+        fault = classify(error, writing=reading.computes, seconds=0.0, timeout=1.0)
+        if fault.kind is not FaultKind.ROW:
+            raise
+        if rows > 1:
+            raise RowsRefusedError(rows, fault.summary) from error
+        seen = unlocked.read(bench, reading.of_keys(), held, rows, is_trial=is_trial)
+        return seen, Refusal(to_its_owner(fault, bench.secrets), fault.sqlstate)
 
 
 def _is_due_with_lock(bench: Bench, held: Slice) -> bool:

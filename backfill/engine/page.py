@@ -17,7 +17,7 @@ from backfill.engine.bench import Bench
 from backfill.engine.faults import StopError
 from backfill.job import Row
 from backfill.model import Counts, Key
-from backfill.pg import deferred
+from backfill.pg import deferred, unfit
 from backfill.pg.keyset import Keyset, bound, key_arrays
 from backfill.pg.query import QuerySql
 from backfill.pg.slices import Slice
@@ -136,7 +136,7 @@ def walk_page(bench: Bench, held: Slice, rows: int) -> Page:
     if bench.source.has_children and last:
         _refuse_twice(
             bench,
-            keyset.twice_between(after=after is not None),
+            unfit.twice_between(keyset, after=after is not None),
             {**bound("after", after), **bound("upto", tuple(last))},
         )
     # fewer matches than asked for, and the scan did not use up its keys: the slice's end; or its
@@ -266,7 +266,7 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
     statement = bench.keyset.take(lock=bench.writer.lock, columns=columns, waiting=patient)
     arguments = {**bench.arguments, **key_arrays(keys, width)}
     if bench.source.has_children:
-        _refuse_twice(bench, bench.keyset.twice_among(), key_arrays(keys, width))
+        _refuse_twice(bench, unfit.twice_among(bench.keyset), key_arrays(keys, width))
     if patient:
         bench.conn.execute("SAVEPOINT waiting")
     try:

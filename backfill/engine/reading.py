@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -14,6 +14,7 @@ from backfill.job.declaration import Declaration, sql_fragment
 from backfill.pg import unlocked
 from backfill.pg.catalog import Column, Relation
 from backfill.pg.keyset import Keyset
+from backfill.pg.query import QuerySql
 
 #: The type's oid (pg_type.dat), the same in every PostgreSQL.
 _BPCHAR = 1042
@@ -29,12 +30,22 @@ class Reading:
         needs: the columns of which they are made; None: any.
         sealed: the columns whose change defers a row; empty: what was read counts, whatever became
             of the row meanwhile.
+        of_query: the columns of a query over the source's table that are read.
+        may_misfit: no index says that keys are unique and NOT NULL: each page is looked over.
+        computes: the values are the user's expressions, which may fail on a row.
     """
 
     names: tuple[str, ...]
     values: Sequence[sql.Composable]
     needs: tuple[str, ...] | None
     sealed: tuple[str, ...]
+    of_query: tuple[str, ...] = ()
+    may_misfit: bool = False
+    computes: bool = False
+
+    def of_keys(self) -> Reading:
+        """The same without the values: where computing one of them fails."""
+        return replace(self, values=[sql.SQL("NULL")] * len(self.values), computes=False)
 
     @property
     def takes(self) -> bool:
@@ -55,13 +66,36 @@ def reading_of(
     Args:
         keyset: the table's; a query stands in its place where there is one.
         columns: what a Python transform is given; None: PostgreSQL computes, and what it computes
-            is written in another database, so that it is read as text.
+            is written by another statement, if not in another database, so it is read as text.
+        source: the source as it is read (rows.py).
     """
     query = query_of(declaration)
-    if query is not None:
-        keyset = query.as_table(keyset, columns or ())
+    of_query = () if query is None else columns or tuple(source.columns)
+    where = keyset if query is None else query.as_table(keyset, of_query)
+    reading = _reading_of(declaration, where, columns, source=source, target=target)
+    may_misfit = query is not None or source.has_children or not source.is_lockable
+    return replace(reading, of_query=of_query, may_misfit=may_misfit)
+
+
+def readable(query: QuerySql | None, keyset: Keyset, reading: Reading) -> Keyset:
+    """Where the rows are read: in the source, or in the query over its table instead."""
+    return keyset if query is None else query.as_table(keyset, reading.of_query)
+
+
+def _reading_of(
+    declaration: Declaration,
+    keyset: Keyset,
+    columns: tuple[str, ...] | None,
+    *,
+    source: Relation,
+    target: Relation,
+) -> Reading:
     if columns is not None:
-        takes = not isinstance(declaration.target, Call) and declaration.target_database is None
+        takes = (
+            not isinstance(declaration.target, Call)
+            and declaration.target_database is None
+            and source.is_lockable
+        )
         return Reading(
             names=columns,
             values=unlocked.columns_of(keyset, columns),
@@ -78,12 +112,13 @@ def reading_of(
             ],
             needs=None,
             sealed=(),
+            computes=True,
         )
     copied = copied_columns(declaration, source, target)
     return Reading(
         names=copied,
         values=[
-            _text(column, source.columns[name])
+            _text(column, source.columns[name], target.columns.get(name))
             for name, column in zip(copied, unlocked.columns_of(keyset, copied), strict=True)
         ],
         needs=copied,
@@ -91,8 +126,8 @@ def reading_of(
     )
 
 
-def _text(value: sql.Composable, column: Column) -> sql.Composed:
-    """As its type writes it; a cast would take the spaces at the end of a bpchar away."""
-    if column.base_oid == _BPCHAR:
+def _text(value: sql.Composable, column: Column, written: Column | None) -> sql.Composed:
+    """As its type writes it, or as an assignment would: text takes the spaces at a bpchar's end."""
+    if column.base_oid == _BPCHAR and written is not None and written.base_oid == _BPCHAR:
         return sql.SQL("CASE WHEN {0} IS NOT NULL THEN concat({0}) END").format(value)
     return sql.SQL("{}::text").format(value)

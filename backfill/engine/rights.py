@@ -9,16 +9,18 @@ from psycopg import sql
 
 from backfill.engine.checks.subject import Subject
 from backfill.job import Call, Delete, Insert, Update
+from backfill.pg.catalog import QUERY
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.grants import Right
 from backfill.pg.inspect import TableFacts, table_facts
 from backfill.pg.keyset import key_arrays
+from backfill.pg.planned import plan_of, relations
 
 
 def source_rights(source_conn: Connection, subject: Subject) -> Iterator[Right]:
     """Where rows are copied into another database: the rights in the one that they are read in."""
     yield from _schemas(source_conn, subject.source.oid)
-    yield Right(privilege="SELECT", on=subject.source.qualified)
+    yield from _reading(subject)
     yield from _read_beside(source_conn, subject)
 
 
@@ -38,10 +40,9 @@ def job_rights(conn: Connection, subject: Subject) -> Iterator[Right]:
     Both are in one database.
     """
     source, target = subject.source.qualified, subject.target.qualified
-    facts = table_facts(conn, subject.target.oid, name=target, event="INSERT")
     declaration = subject.declaration
     yield from _schemas(conn, subject.source.oid, subject.target.oid)
-    yield Right(privilege="SELECT", on=source)
+    yield from _reading(subject)
     match declaration.target:
         case Update():
             yield Right(privilege="UPDATE", on=target, columns=subject.columns)
@@ -49,13 +50,20 @@ def job_rights(conn: Connection, subject: Subject) -> Iterator[Right]:
             yield from _locking(subject)
             yield Right(privilege="DELETE", on=target)
         case Insert() as insert:
-            yield from _locking(subject)
+            if subject.writer.locks_rows:
+                yield from _locking(subject)
+            facts = table_facts(conn, subject.target.oid, name=target, event="INSERT")
             yield from _inserting(subject, insert, facts)
             if declaration.deletes_source:
                 yield Right(privilege="DELETE", on=source)
         case Call():
             pass  # it locks nothing and writes nothing
     yield from _read_beside(conn, subject)
+
+
+def _reading(subject: Subject) -> Iterator[Right]:
+    if subject.source.kind != QUERY:  # what a query reads stands in its plan
+        yield Right(privilege="SELECT", on=subject.source.qualified)
 
 
 def _locking(subject: Subject) -> Iterator[Right]:
@@ -134,12 +142,7 @@ def _read_beside(conn: Connection, subject: Subject) -> Iterator[Right]:
     found: set[tuple[str, str]] = set()
     with transaction(conn, READ_LIMITS):
         for statement, extra in statements:
-            row = conn.execute(
-                sql.SQL("EXPLAIN (VERBOSE, FORMAT json) {}").format(statement),
-                {**subject.arguments, **extra},
-            ).fetchone()
-            if row is not None:
-                found |= set(_relations(row[0][0]["Plan"]))
+            found |= set(relations(plan_of(conn, statement, {**subject.arguments, **extra})))
         others = conn.execute(
             _OTHERS,
             {
@@ -151,10 +154,3 @@ def _read_beside(conn: Connection, subject: Subject) -> Iterator[Right]:
     yield from _schemas(conn, *(oid for oid, _ in others))
     for _, name in others:
         yield Right(privilege="SELECT", on=name)
-
-
-def _relations(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if "Relation Name" in node and "Schema" in node:
-        yield node["Schema"], node["Relation Name"]
-    for child in node.get("Plans", ()):
-        yield from _relations(child)

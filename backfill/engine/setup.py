@@ -14,7 +14,7 @@ from backfill.engine.columns import read_columns
 from backfill.engine.pace import Pace
 from backfill.engine.reading import reading_of
 from backfill.engine.removal import Removal
-from backfill.engine.rows import keyset_of, query_of, read_relation
+from backfill.engine.rows import keyset_of, query_of, read_relation, source_relation
 from backfill.engine.sizing import BatchSizer
 from backfill.engine.transform import PythonTransform
 from backfill.engine.write import Writer
@@ -82,6 +82,9 @@ def make_bench(
             is_trial=is_trial,
             reader=source_conn or conn,
         )
+        if connect_source is None and not bench.source.is_lockable:
+            connect_source = connect
+            source_conn = connect()
     except BaseException:
         conn.close()
         if source_conn is not None:
@@ -118,13 +121,13 @@ def _make(
         run=run_info(run),
         environ=environ,
     )
-    source = catalog.relation(reader, resolved.table, used_by=f"{name}.source")
+    arguments = declaration.sql_arguments(job)
+    source = source_relation(reader, declaration, resolved.table, arguments)
     target = (
         catalog.relation(conn, declaration.target.table, used_by=f"{name}.target")
         if isinstance(declaration.target, Insert)
         else source
     )
-    arguments = declaration.sql_arguments(job)
     read = read_relation(reader, declaration, source, arguments)
     keyset = begin_at(
         keyset_of(declaration, source, resolved.key, resolved.key_types), run.from_key
@@ -136,7 +139,7 @@ def _make(
         else None
     )
     options = Options.from_json(run.options)
-    is_unlocked = declaration.reads_unlocked(options)
+    is_unlocked = declaration.reads_unlocked(options, lockable=source.is_lockable)
     if run.speed < 1:
         pace.tune(options, speed=run.speed)
     _set_up(reader, run, job, declaration.secrets(arguments))
@@ -163,7 +166,7 @@ def _make(
         ),
         rows=None if columns is None else RowFactory(columns, resolved.key),
         transform=(PythonTransform(declaration, job, clock=clock) if columns is not None else None),
-        texts=(ReadTexts if declaration.copies_across else ValueTexts)(conn),
+        texts=(ReadTexts if is_unlocked and declaration.computes else ValueTexts)(conn),
         arguments=arguments,
         settings=settings,
         clock=clock,

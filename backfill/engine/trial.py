@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 import psycopg
 
-from backfill.engine import batch, unlocked
+from backfill.engine import batch
 from backfill.engine.bench import Bench
 from backfill.engine.faults import RowsRefusedError
-from backfill.engine.optimistic import TRANSFORM_SECONDS, copied, take_unchanged
+from backfill.engine.optimistic import TRANSFORM_SECONDS, copied, read, take_unchanged
 from backfill.engine.page import Page, page_bounds
 from backfill.engine.reading import Reading
 from backfill.engine.transform import Outcome
 from backfill.engine.unlocked import Seen
 from backfill.job import Insert
 from backfill.model import Key
-from backfill.pg import images
+from backfill.pg import completion, images
 from backfill.pg.connect import application_name, trial
 from backfill.pg.images import Image
 from backfill.pg.keyset import key_arrays
@@ -152,7 +152,9 @@ def try_batch(bench: Bench, held: Slice, rows: int, *, with_changes: bool) -> Tr
 
 def _seen(bench: Bench, reading: Reading, held: Slice, rows: int) -> tuple[Seen, list[Outcome]]:
     """Rows read without locks, and what became of them; nothing else is done with them twice."""
-    seen = unlocked.read(bench, reading, held, rows, is_trial=True)
+    seen, refusal = read(bench, reading, held, rows, is_trial=True)
+    if refusal is not None:
+        return seen, [refusal]
     made = seen.rows(bench)
     if bench.transform is None:
         return seen, copied(bench, seen)
@@ -179,7 +181,7 @@ class _Look:
         self._told: list[str] = []
         if not self._is_insert:
             self._columns = images.readable_columns(bench.conn, bench.source)
-            self._before = images.images(bench.conn, bench.keyset, self._columns, keys)
+            self._before = self._images()
         else:
             self._told = images.readable_columns(bench.conn, bench.writer.table)
             # RETURNING asks for the right to SELECT
@@ -194,11 +196,17 @@ class _Look:
                 Change(key=None, before=None, after=dict(zip(self._told, values, strict=True)))
                 for (values,) in rows
             ]
-        after = images.images(bench.conn, bench.keyset, self._columns, self._keys)
+        after = self._images()
         return [
             Change(key=key, before=self._before.get(key), after=after.get(key))
             for key in self._keys
         ]
+
+    def _images(self) -> Mapping[Key, Image]:
+        bench = self._bench
+        return images.images(
+            bench.conn, bench.keyset, self._columns, self._keys, arguments=bench.arguments
+        )
 
 
 def _keys(bench: Bench, held: Slice, page: Page) -> Sequence[Key]:
@@ -222,7 +230,7 @@ def _undone(
     if page.is_whole:
         after, bounds = page_bounds(bench, held, page)
         row = bench.conn.execute(
-            bench.keyset.remaining(after=after), {**bounds, "rows": WHOLE_PAGE}
+            completion.remaining(bench.keyset, after=after), {**bounds, "rows": WHOLE_PAGE}
         ).fetchone()
         return int(row[0]) if row else 0
     meant = (

@@ -10,21 +10,20 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 from psycopg import sql
 
+from backfill.engine import misfits
 from backfill.engine.bench import Bench
-from backfill.engine.faults import StopError
 from backfill.engine.page import LEAST_SCAN_ROWS, SCAN_ROWS_PER_ROW, ours
-from backfill.engine.reading import Reading
+from backfill.engine.reading import Reading, readable
 from backfill.job import Row
 from backfill.model import Key, SlicePhase
 from backfill.pg import deferred, unlocked
 from backfill.pg.connect import application_name, transaction, trial
 from backfill.pg.keyset import Keyset, bound, key_arrays
-from backfill.pg.query import QuerySql
 from backfill.pg.slices import Slice
 
 #: Seals are compared by the process that made them only; nobody can foresee which values share one.
@@ -85,35 +84,35 @@ def read(bench: Bench, reading: Reading, held: Slice, rows: int, *, is_trial: bo
 
     Raises what psycopg raises; the connection's transaction is over in any case.
     """
-    name = application_name(held.run, held.number, held.epoch)
-    if is_trial:
-        with trial(bench.reader, bench.limits, name=name, run=held.run):
+    due: Sequence[Key] = ()
+    is_walk = is_trial or held.phase is SlicePhase.WALK
+    if not is_walk:
+        due = [key for key, _ in deferred.deferred_keys(bench.conn, bench.ledger, held, limit=rows)]
+    begun = trial if is_trial else partial(transaction, in_batch=True)
+    with begun(
+        bench.reader,
+        bench.limits,
+        name=application_name(held.run, held.number, held.epoch),
+        run=held.run,
+        joins_freely=not bench.source.is_lockable,
+    ):
+        if is_walk:
             return _walk(bench, reading, held, rows)
-    if held.phase is SlicePhase.WALK:
-        with transaction(bench.reader, bench.limits, name=name, run=held.run, in_batch=True):
-            return _walk(bench, reading, held, rows)
-    due = [key for key, _ in deferred.deferred_keys(bench.conn, bench.ledger, held, limit=rows)]
-    with transaction(bench.reader, bench.limits, name=name, run=held.run, in_batch=True):
         return _sweep(bench, reading, held, due, at_end=len(due) < rows)
 
 
-def page(
-    keyset: Keyset,
-    reading: Reading,
-    query: QuerySql | None,
-    columns: Sequence[str] | None,
-    *,
-    after: bool,
-) -> sql.Composed:
+def page(keyset: Keyset, reading: Reading, *, after: bool) -> sql.Composed:
     """The statement that reads a page; its parameters are in pg/unlocked.py.
 
     Args:
-        query: stands in the table's place.
-        columns: that a Python transform is given.
+        keyset: where the rows are read (`readable`).
     """
-    readable = _readable(keyset, query, columns)
     return unlocked.page(
-        readable, after=after, values=_values(readable, reading), needs=reading.needs
+        keyset,
+        after=after,
+        values=_values(keyset, reading),
+        needs=reading.needs,
+        repeats=reading.may_misfit,
     )
 
 
@@ -123,33 +122,13 @@ def _values(keyset: Keyset, reading: Reading) -> list[sql.Composable]:
     return [*reading.values, unlocked.seal(keyset, reading.sealed)]
 
 
-def _readable(keyset: Keyset, query: QuerySql | None, columns: Sequence[str] | None) -> Keyset:
-    """Where the rows are read: in the table, or in the query instead."""
-    return keyset if query is None else query.as_table(keyset, columns or ())
-
-
-def _refuse_twice(bench: Bench, keyset: Keyset, keys: Sequence[Key]) -> None:
-    """A key of two rows is met once by the cursor; its second row may be behind this page."""
-    if not keys or (bench.query is None and not bench.source.has_children):
-        return
-    twice = next((key for key, after in pairwise(keys) if key == after), None)
-    if twice is None:
-        twice = bench.reader.execute(
-            unlocked.twice(keyset),
-            {**bench.arguments, **key_arrays(keys[-1:], len(keyset.columns))},
-        ).fetchone()
-    if twice is not None:
-        raise StopError(
-            f"two rows have the key ({', '.join(map(str, twice))})", summary="a key occurs twice"
-        )
-
-
 def _walk(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
     keyset, arguments = ours(bench, held)
+    keyset = readable(bench.query, keyset, reading)
     after = held.cursor if held.cursor is not None else held.after
     scan_rows = max(LEAST_SCAN_ROWS, rows * SCAN_ROWS_PER_ROW)
     lines = bench.reader.execute(
-        page(keyset, reading, bench.query, bench.columns, after=after is not None),
+        page(keyset, reading, after=after is not None),
         {
             **arguments,
             **bound("after", after),
@@ -160,30 +139,46 @@ def _walk(bench: Bench, reading: Reading, held: Slice, rows: int) -> Seen:
         },
     ).fetchall()
     width = len(keyset.columns)
-    last = lines[-1] if lines else None
+    if reading.may_misfit:
+        _check(keyset, lines)
+        # one row more was told, for its key alone
+        lines = [line for line in lines[:rows] if line[1] <= scan_rows]
+    last = lines[-1][3 : 3 + width] if lines else None
     # fewer than asked for, and the scan did not use up its keys: the slice's end; or its last key
     # itself (equal texts are equal keys)
-    at_end = last is None or (
-        (len(lines) < rows and last[1] != scan_rows) or last[2 : 2 + width] == held.upto
-    )
-    found = [line[2:] for line in lines if line[0]]
+    is_short = len(lines) < rows and not (lines and lines[-1][1] == scan_rows)
+    at_end = is_short or last == held.upto
+    cursor = held.upto if at_end or last is None else last
+    found = [line[3:] for line in lines if line[0]]
     keys = [line[:width] for line in found]
-    _refuse_twice(bench, _readable(keyset, bench.query, bench.columns), keys)
+    begins = after or bench.run.from_key
+    misfits.check_null_behind(bench, keyset, None if begins is None else tuple(begins), cursor)
     return Seen(
         keys=keys,
         values=[line[width:-1] for line in found],
         seals=[str(line[-1]) for line in found],
-        cursor=held.upto if at_end or last is None else last[2 : 2 + width],
+        cursor=cursor,
         at_end=at_end,
         is_sweep=False,
     )
+
+
+def _check(keyset: Keyset, lines: Sequence[Sequence[Any]]) -> None:
+    """Keys of the page that cannot serve."""
+    for _, _, is_again, *line in lines:
+        key = line[: len(keyset.columns)]
+        misfits.check_null(keyset, key)
+        if is_again:
+            raise misfits.refuse_repeated(keyset, key)
 
 
 def _sweep(
     bench: Bench, reading: Reading, held: Slice, due: Sequence[Key], *, at_end: bool
 ) -> Seen:
     width = len(bench.keyset.columns)
-    keyset = _readable(bench.keyset, bench.query, bench.columns)
+    keyset = readable(bench.query, bench.keyset, reading)
+    if reading.may_misfit:
+        misfits.check_repeated(bench, keyset, due)
     lines = (
         bench.reader.execute(
             unlocked.again(keyset, values=_values(keyset, reading)),
@@ -193,7 +188,6 @@ def _sweep(
         else []
     )
     keys = [line[:width] for line in lines]
-    _refuse_twice(bench, keyset, keys)
     found = set(keys)
     return Seen(
         keys=keys,

@@ -14,7 +14,7 @@ from backfill.engine.bench import Bench
 from backfill.engine.faults import NotAllowedError, StaleEpochError
 from backfill.events import NAMING_KEYS, Event
 from backfill.model import Key, RunState, SlicePhase
-from backfill.pg import slices
+from backfill.pg import completion, slices
 from backfill.pg.connect import READ_LIMITS, transaction
 from backfill.pg.keyset import bound
 from backfill.pg.ledger import add_event
@@ -87,7 +87,7 @@ def _remaining(bench: Bench, held: Slice) -> int:
     while upto is not None:
         with transaction(bench.conn, READ_LIMITS, run=held.run):
             ours, looked_at, last = bench.conn.execute(
-                bench.keyset.remaining(after=after is not None),
+                completion.remaining(bench.keyset, after=after is not None),
                 {
                     **bench.arguments,
                     **bound("after", after),
@@ -133,7 +133,7 @@ def _examples(bench: Bench, held: Slice) -> list[Key]:
         return [
             tuple(row[0])
             for row in bench.conn.execute(
-                bench.keyset.examples(after=held.after is not None),
+                completion.examples(bench.keyset, after=held.after is not None),
                 {
                     **bench.arguments,
                     **bound("after", held.after),

@@ -66,13 +66,17 @@ class Writer:
     @property
     def is_python(self) -> bool:
         """Whether rows come through Python; otherwise PostgreSQL computes from the keys alone."""
-        across = self._declaration.target_database is not None
-        return across or self._declaration.kind in {"row", "batch"}
+        return self._is_apart or self._declaration.kind in {"row", "batch"}
 
     @property
     def locks_rows(self) -> bool:
-        """Whether rows are locked before they are done; not for Call, nor in another database."""
-        return not isinstance(self._target, Call) and self._declaration.target_database is None
+        """Whether rows are locked before they are done; not for Call."""
+        return not isinstance(self._target, Call) and not self._is_apart
+
+    @property
+    def _is_apart(self) -> bool:
+        """Whether the rows are where the write cannot lock them, such as another database."""
+        return self._declaration.target_database is not None or not self._source.is_lockable
 
     @property
     def writes_rows(self) -> bool:

@@ -66,9 +66,9 @@ class Declaration:
         return self.target.database if isinstance(self.target, Insert) else None
 
     @property
-    def copies_across(self) -> bool:
-        """Whether PostgreSQL computes what is written, but in another database."""
-        return self.target_database is not None and self.kind in {"none", "sql"}
+    def computes(self) -> bool:
+        """Whether PostgreSQL computes what is written, from the rows as they are."""
+        return self.kind in {"none", "sql"}
 
     def home(self, options: Options) -> str:
         """The database in which a run is recorded: the one that it writes."""
@@ -79,25 +79,25 @@ class Declaration:
         """Whether rows of the source are moved, and not copied."""
         return isinstance(self.target, Insert) and self.target.delete_source
 
-    def reads_unlocked(self, options: Options) -> bool:
+    def reads_unlocked(self, options: Options, *, lockable: bool) -> bool:
         """Whether rows are read without locks, so that no transaction is open in the transform.
+
+        Args:
+            lockable: the source is a table, or a query that names one.
 
         Raises:
             UsageError: the job cannot work with this option.
         """
         across = self.target_database is not None
-        usual = "optimistic" if across or isinstance(self.target, Call) else "skip"
+        apart = across or not lockable
+        usual = "optimistic" if apart or isinstance(self.target, Call) else "skip"
         lock = options.lock or usual
-        if across and lock == "skip":
+        if apart and lock == "skip":
+            told = "rows of another database" if across else "rows of what is no table"
             raise UsageError(
-                f"{self.name}: lock is 'skip', and rows of another database cannot be locked as"
-                " long as they are written",
+                f"{self.name}: lock is 'skip', and {told} cannot be locked as long as they are"
+                " written",
                 remedy="Leave the option out.",
-            )
-        if across and isinstance(self.source, Query):
-            raise UsageError(
-                f"{self.name}: its source is a query, and its target is in another database",
-                remedy="Name a Table; an expression of Sql may read other tables.",
             )
         if lock == "skip" and isinstance(self.target, Call):
             raise UsageError(
@@ -105,14 +105,14 @@ class Declaration:
                 " while the transform waits for an answer",
                 remedy="Leave the option out.",
             )
-        is_query = isinstance(self.source, Query)
-        if lock == "optimistic" and is_query and not isinstance(self.target, Call):
+        is_table = lockable and not isinstance(self.source, Query)
+        if options.lock == "optimistic" and not is_table and not isinstance(self.target, Call):
             raise UsageError(
                 f"{self.name}: lock is 'optimistic', which compares a table's columns, and its"
-                " source is a query",
+                f" source is {'a query' if isinstance(self.source, Query) else 'no table'}",
                 remedy="Leave the option out.",
             )
-        if lock == "optimistic" and self.kind not in {"row", "batch"} and not across:
+        if lock == "optimistic" and self.kind not in {"row", "batch"} and not apart:
             raise UsageError(
                 f"{self.name}: lock is 'optimistic', and PostgreSQL computes this job in one"
                 " statement, which has nothing to wait for",

@@ -256,10 +256,12 @@ def _check_whole(job_class: type) -> None:
 
 def _check_lock(job_class: type, source: Table | Query, target: Target, kind: Kind) -> None:
     lock = part_of(job_class, "options").lock
-    if source.table is None and not isinstance(target, Insert | Call):
+    writes = not isinstance(target, Insert | Call)
+    if source.table is None and (writes or (lock == "skip" and isinstance(target, Insert))):
+        what = f"{type(target).__name__}() writes" if writes else "lock='skip' locks"
         _refuse(
             job_class,
-            f"{type(target).__name__}() writes rows of a table, and the query names none",
+            f"{what} rows of a table, and the query names none",
             'Name it: Query("SELECT ...", key="id", table="users").',
         )
     if isinstance(source, Query) and lock == "optimistic" and not isinstance(target, Call):

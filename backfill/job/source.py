@@ -21,12 +21,12 @@ class Source:
 @arguments('Table("users", todo="email_lower IS NULL")')
 @dataclass(frozen=True, slots=True, init=False)
 class Table(Source):
-    """The rows of one table.
+    """The rows of one table; for Insert and Call also of a view or a foreign table.
 
     Attributes:
         table: the name as PostgreSQL parses it: `users`, `app.users`, `"Odd Name"`.
         key: the columns that order and identify rows, NOT NULL and unique together;
-            None: the table's primary key.
+            None: the table's primary key, which a view and a foreign table have not.
         columns: what a Python transform reads, beside the key, which is always there; None: all.
         where: the scope: which rows are ours at all. An SQL condition; `%(name)s` binds a
             parameter.
@@ -80,7 +80,7 @@ class Query(Source):
         key: the columns that order and identify its rows.
         table: the table whose rows are locked, and written by Update and Delete; it has the key's
             columns under the same names. The query gives each of its rows once, or not at all.
-            None: the preflight refuses a run.
+            None: the query is walked by its own key, and read without locks; for Insert and Call.
         todo: true of a row of the query until it is done. An SQL condition on its columns.
     """
 

@@ -42,7 +42,7 @@ def check_job(
         UnreachableError: the database does not answer.
     """
     declaration.complete_params(params)
-    declaration.reads_unlocked(options)
+    declaration.reads_unlocked(options, lockable=declaration.source.table is not None)
     job = bind(declaration.job_class, params, environ=project.environ)
     home = project.settings.database(declaration.home(options))
     with closing(connect(home.url)) as conn, project.source(declaration, options) as source_conn:

@@ -120,7 +120,7 @@ def _examined(
     *,
     source_conn: Connection | None,
 ) -> Subject:
-    declaration.reads_unlocked(declaration.options)
+    declaration.reads_unlocked(declaration.options, lockable=declaration.source.table is not None)
     subject, found = examine(conn, declaration, arguments=arguments, source_conn=source_conn)
     if subject is None or found.has_errors:
         raise next(

@@ -79,6 +79,7 @@ def retry(project: Project, desk: Desk, run: Run, *, by: str) -> Told:
                 desk.conn,
                 declaration,
                 arguments=declaration.sql_arguments(job),
+                options=options,
                 source_conn=source_conn,
             )
         relation, columns = found.relation, found.columns

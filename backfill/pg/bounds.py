@@ -7,9 +7,9 @@ type's own text, so that one key given in two ways is one key.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
@@ -19,7 +19,7 @@ from backfill.job.bounds import Bounds, KeyPart, parts
 from backfill.model import Key
 from backfill.pg.catalog import as_template, identifier, identifiers
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
-from backfill.pg.keyset import Keyset
+from backfill.pg.keyset import Keyset, bound
 from backfill.pg.ledger import ResolvedSource, Run
 
 _FLAGS = {"from_key": "--from", "to_key": "--to"}
@@ -34,27 +34,42 @@ class Resolved:
     limit: int | None = None
 
 
-def resolve(conn: Connection, source: ResolvedSource, bounds: Bounds) -> Resolved:
+def resolve(
+    conn: Connection,
+    source: ResolvedSource,
+    bounds: Bounds,
+    *,
+    keyset: Keyset,
+    arguments: Mapping[str, Any],
+) -> Resolved:
     """Let PostgreSQL read the keys. No transaction may be open.
+
+    Args:
+        keyset: how the source is walked.
+        arguments: parameters by placeholder, for a source that is a query.
 
     Raises:
         UsageError: a key is malformed, has too few or too many parts, or there can be none
             between the two.
     """
-    found = Resolved(
-        from_key=_key(conn, source, "from_key", bounds.from_key),
-        to_key=_key(conn, source, "to_key", bounds.to_key),
-        limit=bounds.limit,
-    )
+    found = _read_keys(conn, source, bounds)
     if found.from_key is None or found.to_key is None:
         return found
-    if not _is_before(conn, source, found.from_key, found.to_key):
+    if not _is_before(conn, keyset, arguments, found.from_key, found.to_key):
         raise UsageError(
             "--from (from_key) does not come before --to (to_key) in the order of the key"
             f" ({', '.join(source.key)})",
             remedy="--from is the first key that is taken, --to the first that is not any more.",
         )
     return found
+
+
+def _read_keys(conn: Connection, source: ResolvedSource, bounds: Bounds) -> Resolved:
+    return Resolved(
+        from_key=_key(conn, source, "from_key", bounds.from_key),
+        to_key=_key(conn, source, "to_key", bounds.to_key),
+        limit=bounds.limit,
+    )
 
 
 def _key(
@@ -138,18 +153,21 @@ def _read(conn: Connection, flag: str, column: str, type_: str, text: str) -> st
     return str(row[0])
 
 
-def _is_before(conn: Connection, source: ResolvedSource, first: Key, second: Key) -> bool:
+def _is_before(
+    conn: Connection, keyset: Keyset, arguments: Mapping[str, Any], first: Key, second: Key
+) -> bool:
     """Compared as the table's index does: a UNION with no row of it gives the columns' collations.
 
     Needs no lock but ACCESS SHARE.
     """
-    aliases = {"_from": first, "_to": second}
+    aliases = ("_from", "_to")
     unions = [
         sql.SQL("(SELECT {} FROM {} WHERE false UNION ALL SELECT {}) AS {}").format(
-            identifiers(source.key),
-            as_template(source.table),
+            identifiers(keyset.columns),
+            keyset.from_table,
             sql.SQL(", ").join(
-                sql.SQL("%s::{}").format(as_template(type_)) for type_ in source.key_types
+                sql.SQL("{}::{}").format(sql.Placeholder(f"{alias}_{i}"), as_template(type_))
+                for i, type_ in enumerate(keyset.types)
             ),
             sql.SQL(alias),
         )
@@ -157,13 +175,14 @@ def _is_before(conn: Connection, source: ResolvedSource, first: Key, second: Key
     ]
     rows = [
         sql.SQL(", ").join(
-            sql.SQL("{}.{}").format(sql.SQL(alias), identifier(column)) for column in source.key
+            sql.SQL("{}.{}").format(sql.SQL(alias), identifier(column)) for column in keyset.columns
         )
         for alias in aliases
     ]
     with transaction(conn, READ_LIMITS):
         row = conn.execute(
-            sql.SQL("SELECT ({}) < ({}) FROM {}, {}").format(*rows, *unions), [*first, *second]
+            sql.SQL("SELECT ({}) < ({}) FROM {}, {}").format(*rows, *unions),
+            {**arguments, **bound("_from", first), **bound("_to", second)},
         ).fetchone()
     return bool(row and row[0])
 
@@ -179,8 +198,7 @@ def is_same(conn: Connection, run: Run, bounds: Bounds) -> bool:
     Raises:
         UsageError: a key is malformed.
     """
-    given = resolve(conn, run.resolved, bounds)
-    return given == Resolved(
+    return _read_keys(conn, run.resolved, bounds) == Resolved(
         from_key=None if run.from_key is None else tuple(run.from_key),
         to_key=None if run.to_key is None else tuple(run.to_key),
         limit=run.row_limit,
@@ -194,9 +212,12 @@ def begin_at(keyset: Keyset, first: Sequence[str] | None) -> Keyset:
     """
     if first is None:
         return keyset
-    values = sql.SQL(", ").join(
+    values = [
         sql.SQL("{}::{}").format(sql.Literal(part.replace("%", "%%")), as_template(type_))
         for part, type_ in zip(first, keyset.types, strict=True)
-    )
-    begins = sql.SQL("({}) >= ({})").format(keyset.key, values)
+    ]
+    begins = sql.SQL("({}) >= ({})").format(keyset.key, sql.SQL(", ").join(values))
+    if keyset.leads and len(values) > 1:
+        leading = sql.SQL("{} >= {}").format(identifier(keyset.columns[0]), values[0])
+        begins = sql.SQL("{} AND {}").format(leading, begins)
     return replace(keyset, begins=begins.as_string(None))

@@ -40,13 +40,17 @@ class Column:
     is_generated: bool
 
 
+#: The kind of a query that stands in a table's place.
+QUERY = "query"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
     """A table as it was found.
 
     Attributes:
         qualified: schema and name, quoted; the name by itself is visible in the user's fragments.
-        kind: pg_class.relkind (`r` table, `p` partitioned, `v` view, …).
+        kind: pg_class.relkind (`r` table, `p` partitioned, `v` view, …), or `QUERY`.
         unique_keys: columns of each valid unique index without predicate or expression, in its
             order; only those of the primary key come first.
         has_primary_key: whether the first of `unique_keys` is the primary key.
@@ -70,6 +74,11 @@ class Relation:
     hidden_orders: frozenset[str]
     has_children: bool
     estimated_rows: float
+
+    @property
+    def is_lockable(self) -> bool:
+        """Whether its rows can be locked one by one; its key is then checked by its indexes."""
+        return self.kind in {"r", "p"}
 
     @property
     def primary_key(self) -> tuple[str, ...] | None:

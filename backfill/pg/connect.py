@@ -171,7 +171,9 @@ def application_name(run: str, slice_number: int, epoch: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> sql.SQL:
+def begin_statement(
+    limits: Limits, *, name: str, run: str, in_batch: bool, joins_freely: bool = False
+) -> sql.SQL:
     """BEGIN and its settings, as one message.
 
     `row_security = off` turns rows hidden by a policy into an error instead of a loss (I2).
@@ -180,7 +182,8 @@ def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> s
     A batch does not ask for READ WRITE: where an operator or a full disk has made read-only the
     default, it stops, and the ledger's own transactions can still record why.
     Hash and merge joins are off in batches, because a join of a batch with its table must not turn
-    into a scan of the table when the planner's estimate of the batch crosses a threshold.
+    into a scan of the table when the planner's estimate of the batch crosses a threshold. A page of
+    a query that stands by itself joins freely: what its tables need is not ours to say.
     """
     parts = [
         sql.SQL(f"BEGIN ISOLATION LEVEL READ COMMITTED{'' if in_batch else ' READ WRITE'}"),
@@ -203,12 +206,13 @@ def begin_statement(limits: Limits, *, name: str, run: str, in_batch: bool) -> s
             }.items()
         ),
     ]
-    if in_batch:
+    if in_batch and not joins_freely:
         parts += [
             sql.SQL("SET LOCAL enable_hashjoin = off"),
             sql.SQL("SET LOCAL enable_mergejoin = off"),
-            sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"),
         ]
+    if in_batch:
+        parts.append(sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"))
     return sql.SQL(sql.SQL("; ").join(parts).as_string(None))
 
 
@@ -220,13 +224,16 @@ def transaction(
     name: str = "backfill",
     run: str = "",
     in_batch: bool = False,
+    joins_freely: bool = False,
 ) -> Iterator[None]:
     """One transaction under `limits`; commits at the end, rolls back on any exception.
 
     A failure of COMMIT itself is raised as it comes: whether it took effect must then be read from
     the ledger, never tried again (I1).
     """
-    conn.execute(begin_statement(limits, name=name, run=run, in_batch=in_batch))
+    conn.execute(
+        begin_statement(limits, name=name, run=run, in_batch=in_batch, joins_freely=joins_freely)
+    )
     try:
         yield
     except BaseException:
@@ -236,9 +243,13 @@ def transaction(
 
 
 @contextmanager
-def trial(conn: Connection, limits: Limits, *, name: str, run: str) -> Iterator[None]:
+def trial(
+    conn: Connection, limits: Limits, *, name: str, run: str, joins_freely: bool = False
+) -> Iterator[None]:
     """A batch's transaction that is rolled back at the end, whatever happened in it."""
-    conn.execute(begin_statement(limits, name=name, run=run, in_batch=True))
+    conn.execute(
+        begin_statement(limits, name=name, run=run, in_batch=True, joins_freely=joins_freely)
+    )
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import sql
 
 from backfill.model import Key
-from backfill.pg.catalog import Relation, as_template, identifier
+from backfill.pg.catalog import QUERY, Relation, as_template, identifier
 from backfill.pg.connect import Connection
 from backfill.pg.keyset import Keyset, key_arrays
 
@@ -31,7 +31,9 @@ SELECT value::{type} AS value FROM (
 
 
 def readable_columns(conn: Connection, relation: Relation) -> list[str]:
-    """The columns of a table that this role may SELECT."""
+    """The columns of a table that this role may SELECT; of a query all."""
+    if relation.kind == QUERY:
+        return list(relation.columns)
     found = conn.execute(
         "SELECT name FROM unnest(%s::text[]) AS name"
         " WHERE has_column_privilege(%s::oid, name, 'SELECT')",
@@ -52,17 +54,24 @@ def texts(columns: Sequence[str], *, of: sql.Composable | None = None) -> sql.Co
 
 
 def images(
-    conn: Connection, keyset: Keyset, columns: Sequence[str], keys: Sequence[Key]
+    conn: Connection,
+    keyset: Keyset,
+    columns: Sequence[str],
+    keys: Sequence[Key],
+    *,
+    arguments: Mapping[str, Any],
 ) -> dict[Key, Image]:
     """The rows of these keys; those that are not there are left out."""
     statement = sql.SQL("SELECT {}, {} FROM {}, {} WHERE {}").format(
-        texts(keyset.columns, of=keyset.from_table),
-        texts(columns, of=keyset.from_table),
+        texts(keyset.columns, of=keyset.row),
+        texts(columns, of=keyset.row),
         keyset.from_table,
         keyset.unnested(),
         keyset.joined(),
     )
-    rows = conn.execute(statement, key_arrays(keys, len(keyset.columns))).fetchall()
+    rows = conn.execute(
+        statement, {**arguments, **key_arrays(keys, len(keyset.columns))}
+    ).fetchall()
     return {tuple(key): dict(zip(columns, values, strict=True)) for key, values in rows}
 
 
@@ -81,7 +90,7 @@ def keys_between(
 
 
 def middle_key(conn: Connection, relation: Relation, keyset: Keyset) -> Key | None:
-    """A key in the middle, by the statistics; None: there are none that this role may read."""
+    """A key in the middle, by the table's statistics; None: there are none that can be read."""
     first = identifier(keyset.columns[0])
     found = conn.execute(
         sql.SQL(
@@ -101,7 +110,7 @@ def middle_key(conn: Connection, relation: Relation, keyset: Keyset) -> Key | No
 
 
 def key_before_end(conn: Connection, keyset: Keyset, *, rows: int) -> Key | None:
-    """The key that so many keys follow; None: there are not so many."""
+    """The key of a table that so many keys follow; None: there are not so many."""
     found = conn.execute(
         sql.SQL("SELECT {} FROM {} ORDER BY {} OFFSET %(rows)s LIMIT 1").format(
             keyset.text_array(), keyset.from_table, keyset.descending

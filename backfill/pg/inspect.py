@@ -271,7 +271,11 @@ SELECT c.relpersistence::text AS persistence,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFacts:
-    """Everything of one table, as it was when it was read."""
+    """Everything of one table, as it was when it was read.
+
+    Attributes:
+        planned_row_bytes: of a query's row, as the planner has it; None: the table itself is known.
+    """
 
     name: str
     indexes: tuple[Index, ...]
@@ -279,6 +283,7 @@ class TableFacts:
     constraints: tuple[Constraint, ...]
     columns: tuple[ColumnFacts, ...]
     storage: Storage
+    planned_row_bytes: int | None = None
 
     @property
     def row_bytes(self) -> int | None:
@@ -286,6 +291,8 @@ class TableFacts:
 
         From the statistics of its columns, else from the pages that its rows fill.
         """
+        if self.planned_row_bytes is not None:
+            return self.planned_row_bytes
         known = [column.average_bytes for column in self.columns]
         if known and None not in known:
             # 23 bytes of header, aligned to 8, and the line pointer (manual: page layout)
@@ -313,6 +320,33 @@ def table_facts(conn: Connection, oid: int, *, name: str, event: str) -> TableFa
         constraints=_all(conn, Constraint, _CONSTRAINTS, oid, event),
         columns=_all(conn, ColumnFacts, _COLUMNS, oid, event),
         storage=storage,
+    )
+
+
+def facts_of_query(name: str, *, row_bytes: int | None) -> TableFacts:
+    """What stands in a table's place and has nothing of a table."""
+    return TableFacts(
+        name=name,
+        indexes=(),
+        triggers=(),
+        constraints=(),
+        columns=(),
+        storage=Storage(
+            persistence="p",
+            rows=0.0,
+            pages=0,
+            heap_bytes=0,
+            dead_rows=0,
+            analyzed=True,
+            fillfactor=100,
+            autovacuum_off=False,
+            children=0,
+            has_rules=False,
+            has_security=False,
+            replica_identity="d",
+            publications=(),
+        ),
+        planned_row_bytes=row_bytes,
     )
 
 

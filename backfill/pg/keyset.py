@@ -11,15 +11,15 @@ Parameters are named: `after_0 …`, `upto_0 …` for bounds, `k_0 …` for arra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, wraps
-from typing import Concatenate, Literal, ParamSpec
+from typing import Literal
 
 from psycopg import sql
 
 from backfill.model import Key
 from backfill.pg.catalog import as_template, identifier, identifiers
+from backfill.pg.once import made_once
 
 RowLock = Literal["FOR SHARE", "FOR NO KEY UPDATE", "FOR UPDATE"]
 
@@ -56,22 +56,6 @@ def key_arrays(keys: Sequence[Key], width: int) -> dict[str, str]:
     return {f"k_{i}": array_literal([key[i] for key in keys]) for i in range(width)}
 
 
-P = ParamSpec("P")
-
-
-def _made_once(
-    make: Callable[Concatenate[Keyset, P], sql.Composed],
-) -> Callable[Concatenate[Keyset, P], sql.SQL]:
-    """Compose a statement once for each keyset and form, not anew for every batch."""
-
-    @lru_cache(maxsize=128)
-    @wraps(make)
-    def flat(keyset: Keyset, *args: P.args, **kwargs: P.kwargs) -> sql.SQL:
-        return sql.SQL(make(keyset, *args, **kwargs).as_string(None))
-
-    return flat  # type: ignore[return-value]  # lru_cache hides the signature
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyset:
     """A table, its key, and which of its rows are ours.
@@ -83,6 +67,9 @@ class Keyset:
         types: their types, as written in a cast.
         matches: `(where) AND (todo)` as SQL with psycopg's placeholders, or `TRUE`.
         begins: true from the run's first key on, in the same form; `TRUE`: from the smallest on.
+        leads: it is no table, so no index says what its key is. Bounds of a composite key are
+            written for its first column by itself, too, for what cannot make use of a row
+            comparison: postgres_fdw does not send one. And columns of the key may be NULL.
     """
 
     table: str
@@ -91,10 +78,17 @@ class Keyset:
     types: tuple[str, ...]
     matches: str
     begins: str = "TRUE"
+    leads: bool = False
 
     @property
-    def from_table(self) -> sql.SQL:
+    def from_table(self) -> sql.Composable:
+        """What follows FROM or UPDATE."""
         return as_template(self.table)  # quoted by PostgreSQL's format('%I')
+
+    @property
+    def row(self) -> sql.Composable:
+        """What stands before the dot of a column there."""
+        return self.from_table
 
     @property
     def condition(self) -> sql.SQL:
@@ -131,7 +125,14 @@ class Keyset:
     def between(self, *, after: bool) -> sql.Composed:
         """`(after, upto]`; without `after` the start form, from the run's first key on."""
         lower = self.compared(">", "after") if after else sql.SQL(self.begins)
-        return sql.SQL("{} AND {}").format(lower, self.compared("<=", "upto"))
+        both = sql.SQL("{} AND {}").format(lower, self.compared("<=", "upto"))
+        if not self.leads or len(self.columns) == 1:
+            return both
+        column, type_ = identifier(self.columns[0]), as_template(self.types[0])
+        leading = sql.SQL("{} <= %(upto_0)s::{}").format(column, type_)
+        if after:
+            leading = sql.SQL("{} >= %(after_0)s::{} AND {}").format(column, type_, leading)
+        return sql.SQL("{} AND {}").format(leading, both)
 
     def unnested(
         self, extra: Sequence[tuple[str, str]] = (), *, numbered: bool = False
@@ -159,26 +160,41 @@ class Keyset:
     def joined(self) -> sql.Composed:
         """`t."a" = _bf._k0 AND …`: the table's rows of these keys."""
         return sql.SQL(" AND ").join(
-            sql.SQL("{}.{} = _bf.{}").format(
-                self.from_table, identifier(column), sql.Identifier(f"_k{i}")
-            )
+            sql.SQL("{}.{} = _bf.{}").format(self.row, identifier(column), sql.Identifier(f"_k{i}"))
             for i, column in enumerate(self.columns)
         )
+
+    @property
+    def is_whole(self) -> sql.Composable:
+        """True of a row without a NULL in its key."""
+        if not self.leads:
+            return sql.SQL("TRUE")
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} IS NOT NULL").format(identifier(column)) for column in self.columns
+        )
+
+    @property
+    def is_whole_or_ours(self) -> sql.Composable:
+        """The same, and true of rows that are ours, too, so that their NULL is met."""
+        if not self.leads:
+            return sql.SQL("TRUE")
+        return sql.SQL("({} OR ({}))").format(self.is_whole, self.condition)
 
     def last_key(self, *, below: bool = False) -> sql.Composed:
         """The run's largest key in the table, with `below` of those below `below_0 …`.
 
         There is no max(uuid) in PostgreSQL 15, hence the order.
         """
-        return sql.SQL("SELECT {} FROM {} WHERE {} AND {} ORDER BY {} LIMIT 1").format(
+        return sql.SQL("SELECT {} FROM {} WHERE {} AND {} AND {} ORDER BY {} LIMIT 1").format(
             self.text_array(),
             self.from_table,
+            self.is_whole_or_ours,
             sql.SQL(self.begins),
             self.compared("<", "below") if below else sql.SQL("TRUE"),
             self.descending,
         )
 
-    @_made_once
+    @made_once
     def nth_key(self, *, after: bool) -> sql.Composed:
         """The key `%(rows)s` keys further, without the scope: the upper end of the next slice.
 
@@ -186,11 +202,17 @@ class Keyset:
         """
         # in a sub-select, so that the keys passed over are not turned into text
         return sql.SQL(
-            "SELECT {} FROM (SELECT {key} FROM {} WHERE {} ORDER BY {key}"
+            "SELECT {} FROM (SELECT {key} FROM {} WHERE {} AND {} ORDER BY {key}"
             " OFFSET %(rows)s - 1 LIMIT 1) AS _nth"
-        ).format(self.text_array(), self.from_table, self.between(after=after), key=self.key)
+        ).format(
+            self.text_array(),
+            self.from_table,
+            self.is_whole,
+            self.between(after=after),
+            key=self.key,
+        )
 
-    @_made_once
+    @made_once
     def page(
         self, *, after: bool, lock: RowLock, columns: tuple[str, ...] | None, all_keys: bool = True
     ) -> sql.Composed:
@@ -293,7 +315,7 @@ class Keyset:
             selected = sql.SQL("{}, {}").format(
                 selected,
                 sql.SQL(", ").join(
-                    sql.SQL("{}.{}").format(self.from_table, identifier(c)) for c in columns
+                    sql.SQL("{}.{}").format(self.row, identifier(c)) for c in columns
                 ),
             )
         return sql.SQL("SELECT {} FROM {}, {} WHERE {} AND ({}) ORDER BY {} {} OF {} {}").format(
@@ -308,7 +330,7 @@ class Keyset:
             sql.SQL("" if waiting else "SKIP LOCKED"),
         )
 
-    @_made_once
+    @made_once
     def left(self, *, after: bool) -> sql.Composed:
         """Keys between the bounds that are ours now and not among `k_0 …` (no locks)."""
         return sql.SQL("SELECT {} FROM {} WHERE {} AND ({}) EXCEPT SELECT {} FROM {}").format(
@@ -333,57 +355,11 @@ class Keyset:
             self.condition,
         )
 
-    @_made_once
-    def twice_between(self, *, after: bool) -> sql.Composed:
-        """A key between the bounds that two rows have, ours or not; no line: none."""
-        return sql.SQL(
-            "SELECT {} FROM {} WHERE {} GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
-        ).format(self.text_array(), self.from_table, self.between(after=after), key=self.key)
-
-    def twice_among(self) -> sql.Composed:
-        """One of the keys `k_0 …` that two rows have, ours or not; no line: none."""
-        return sql.SQL(
-            "SELECT {} FROM {}, {} WHERE {} GROUP BY {} HAVING count(*) > 1 LIMIT 1"
-        ).format(self.text_array(), self.from_table, self.unnested(), self.joined(), self.key)
-
-    @_made_once
-    def remaining(self, *, after: bool) -> sql.Composed:
-        """The completion check of the next `%(rows)s` keys between the bounds (no locks).
-
-        Returns how many of them are ours, how many they are, and the last of them, as one text[]
-        (NULL: none).
-        """
-        return sql.SQL(
-            "SELECT count(*) FILTER (WHERE _ours), count(*),"
-            " CASE WHEN count(*) > 0 THEN ARRAY[{last}] END"
-            " FROM (SELECT {key}, ({matches}) IS TRUE AS _ours FROM {table} WHERE {between}"
-            " ORDER BY {key} LIMIT %(rows)s) AS _s"
-        ).format(
-            last=sql.SQL(", ").join(
-                sql.SQL("(array_agg({}))[count(*)]::text").format(identifier(column))
-                for column in self.columns
-            ),
-            key=self.key,
-            matches=self.condition,
-            table=self.from_table,
-            between=self.between(after=after),
-        )
-
-    def examples(self, *, after: bool) -> sql.Composed:
-        """A few keys between the bounds that are ours, for an error's text."""
-        return sql.SQL("SELECT {} FROM {} WHERE {} AND ({}) ORDER BY {} LIMIT 3").format(
-            self.text_array(),
-            self.from_table,
-            self.between(after=after),
-            self.condition,
-            self.key,
-        )
-
     def quarantine_key(self) -> sql.Composed:
         """The key as the ledger keeps it, for use inside a sub-select over another table."""
         return sql.SQL("ARRAY[{}]").format(
             sql.SQL(", ").join(
-                sql.SQL("{}.{}::text").format(self.from_table, identifier(column))
+                sql.SQL("{}.{}::text").format(self.row, identifier(column))
                 for column in self.columns
             )
         )
@@ -392,7 +368,7 @@ class Keyset:
         """`"a"::text AS _k0, …`."""
         return sql.SQL(", ").join(
             sql.SQL("{}.{}::text AS {}").format(
-                self.from_table, identifier(column), sql.Identifier(f"_k{i}")
+                self.row, identifier(column), sql.Identifier(f"_k{i}")
             )
             for i, column in enumerate(self.columns)
         )

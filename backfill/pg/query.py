@@ -7,6 +7,9 @@ GROUP BY, too, and the query is never computed as a whole.
 
 When the table's rows are locked, the query is read again for exactly their keys, in a statement of
 its own: a locking statement would show the other tables as they were when it began.
+
+A query that names no table is walked by its own key (`as_source`): the bounds of a page stand
+outside it, and PostgreSQL takes them into it where it can, such as into a GROUP BY of the key.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from backfill.model import Key
 from backfill.pg.catalog import identifier, identifiers
 from backfill.pg.keyset import Keyset
 
@@ -25,11 +29,15 @@ ROWS = sql.Identifier(_ROWS_NAME)
 
 
 class QueryKeyset(Keyset):
-    """A keyset whose `table` is a query under its name, with psycopg's placeholders."""
+    """A keyset whose `table` is a query, with psycopg's placeholders; nothing of it is locked."""
 
     @property
-    def from_table(self) -> sql.SQL:
-        return sql.SQL(self.table)
+    def from_table(self) -> sql.Composable:
+        return sql.SQL("({}) AS {}").format(sql.SQL(self.table), ROWS)
+
+    @property
+    def row(self) -> sql.Composable:
+        return ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +84,7 @@ class QuerySql:
             *(sql.SQL("{}.{}").format(ROWS, identifier(column)) for column in others),
         ]
         table = sql.SQL(
-            "(SELECT {}, ({}) IS TRUE AS _bf_there FROM {}"
-            " LEFT JOIN LATERAL ({}) AS {rows} ON TRUE) AS {rows}"
+            "SELECT {}, ({}) IS TRUE AS _bf_there FROM {} LEFT JOIN LATERAL ({}) AS {rows} ON TRUE"
         ).format(
             sql.SQL(", ").join(selected),
             keyset.condition,
@@ -92,6 +99,17 @@ class QuerySql:
             types=keyset.types,
             matches="_bf_there",
             begins=keyset.begins,
+        )
+
+    def as_source(self, key: Key, types: Sequence[str]) -> QueryKeyset:
+        """The query by itself, walked by its own key, where it names no table."""
+        return QueryKeyset(
+            table=self.text,
+            name=_ROWS_NAME,
+            columns=key,
+            types=tuple(types),
+            matches=f"({self.todo})",
+            leads=True,
         )
 
     def update(self, keyset: Keyset, values: Mapping[str, sql.Composable]) -> sql.Composed:

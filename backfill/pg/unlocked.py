@@ -16,6 +16,7 @@ Parameters as in keyset.py; `seed` is the seals'.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -41,26 +42,40 @@ def page(
     after: bool,
     values: Sequence[sql.Composable],
     needs: Sequence[str] | None,
+    repeats: bool = False,
 ) -> sql.Composed:
     """The next rows that are ours, in the key's order; looks at `%(scan_rows)s` keys at most.
 
     Args:
         values: what is read of a row; the rows are visible under the keyset's own name.
         needs: the columns of which `values` are made; None: any.
+        repeats: no index says that the key is unique, so each row's key is compared with the one
+            before it, and one row more is looked at and told: that behind the page's last.
 
     Returns:
         A line a row, `%(page_rows)s` at most: whether it is ours (the last key looked at is told
-        even if it is not), its place among the keys looked at, its key's texts, the values.
+        even if it is not), its place among the keys looked at, whether the row before it has the
+        same key, its key's texts, the values.
     """
+    more = sql.SQL(" + 1" if repeats else "")
+    place = sql.SQL(", row_number() OVER () AS _bf_place" if repeats else "")
+    is_wanted = "_bf_ours AND _bf_place <= %(page_rows)s" if repeats else "_bf_ours"
+    again = "rank() OVER (ORDER BY {key}) < row_number() OVER (ORDER BY {key})"
     return sql.SQL(
-        "SELECT _bf_ours, _bf_n, {selected} FROM ("
-        " SELECT * FROM ("
+        "SELECT _bf_ours, _bf_n, _bf_again, {selected} FROM ("
+        " SELECT *{place} FROM ("
         " SELECT {needed}, ({matches}) IS TRUE AS _bf_ours,"
-        " row_number() OVER (ORDER BY {key}) AS _bf_n"
-        " FROM {table} WHERE {between} ORDER BY {key} LIMIT %(scan_rows)s) AS _bf_scan"
-        " WHERE _bf_ours OR _bf_n = %(scan_rows)s LIMIT %(page_rows)s) AS {name} ORDER BY _bf_n"
+        " row_number() OVER (ORDER BY {key}) AS _bf_n, {again} AS _bf_again"
+        " FROM {table} WHERE {whole} AND {between} ORDER BY {key}"
+        " LIMIT %(scan_rows)s{more}) AS _bf_scan"
+        " WHERE _bf_ours OR _bf_again OR _bf_n = %(scan_rows)s LIMIT %(page_rows)s{more}) AS {name}"
+        " ORDER BY _bf_n"
     ).format(
-        selected=_selected(keyset, [_if_ours(value) for value in values]),
+        whole=keyset.is_whole_or_ours,
+        more=more,
+        place=place,
+        again=sql.SQL(again if repeats else "FALSE").format(key=keyset.key),
+        selected=_selected(keyset, [_if(is_wanted, value) for value in values]),
         needed=sql.SQL("{}.*").format(_name(keyset))
         if needs is None
         else _qualified(keyset, list(dict.fromkeys([*keyset.columns, *needs]))),
@@ -81,16 +96,6 @@ def again(keyset: Keyset, *, values: Sequence[sql.Composable]) -> sql.Composed:
         _joined(keyset),
         keyset.condition,
         _qualified(keyset, keyset.columns),  # by itself it would be the text of the same name
-    )
-
-
-def twice(keyset: Keyset) -> sql.Composed:
-    """One of the keys `k_0 …` that two rows have; no line: none."""
-    return sql.SQL("SELECT {key} FROM {}, {} WHERE {} GROUP BY {key} HAVING count(*) > 1").format(
-        keyset.from_table,
-        keyset.unnested(),
-        _joined(keyset),
-        key=_qualified(keyset, keyset.columns),
     )
 
 
@@ -135,6 +140,6 @@ def _selected(keyset: Keyset, values: Sequence[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join([*texts, *values])
 
 
-def _if_ours(value: sql.Composable) -> sql.Composed:
+def _if(condition: LiteralString, value: sql.Composable) -> sql.Composed:
     """An expression may fail on a row that is not ours, such as a division by what may be 0."""
-    return sql.SQL("CASE WHEN _bf_ours THEN {} END").format(value)
+    return sql.SQL("CASE WHEN {} THEN {} END").format(sql.SQL(condition), value)

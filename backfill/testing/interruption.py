@@ -24,7 +24,7 @@ from typing import Literal, NoReturn, get_args
 
 from backfill.engine.bench import Probe
 from backfill.errors import UsageError
-from backfill.job import Bounds, Call, Job, Options
+from backfill.job import Bounds, Job, Options
 from backfill.job.declaration import declaration_of
 from backfill.project import job_class_of
 from backfill.testing.site import NotFinishedError, Outcome, Site, site, unhurried
@@ -96,10 +96,6 @@ def interrupt(
         )
     declaration = declaration_of(job_class_of(job))
     chosen = options or unhurried(declaration.options)
-    if at == _UNLOCKED and not declaration.reads_unlocked(chosen):
-        raise UsageError(
-            f"{at!r} is a point of rows that are read without locks", remedy="Name another."
-        )
     with (
         site(
             declaration, url, options=chosen, bounds=bounds, databases=databases, params=params
@@ -107,6 +103,10 @@ def interrupt(
         watched(new) as writes,
     ):
         here = new.begun()
+        if at == _UNLOCKED and not here.reads_unlocked:
+            raise UsageError(
+                f"{at!r} is a point of rows that are read without locks", remedy="Name another."
+            )
         if options is None:
             here = here.with_options(_small(here))
         kills = _killed_again_and_again(here, at)
@@ -121,7 +121,7 @@ def _small(here: Site) -> Options:
         here.options,
         batch_rows=min(max(1, math.ceil((here.run.total_rows or 0) / _BATCHES)), 100_000),
         # of all keys: a slice is walked even where no row of it is the job's
-        slice_rows=min(max(1, math.ceil(here.keys() / _SLICES)), 10_000_000),
+        slice_rows=min(max(1, math.ceil(here.keys / _SLICES)), 10_000_000),
     )
 
 
@@ -143,8 +143,7 @@ def _plan(at: At, *, unlocked: bool) -> Iterator[tuple[Point, int]]:
 
 def _killed_again_and_again(here: Site, at: At) -> int:
     idle, before = 0, here.progress()
-    unlocked = here.declaration.reads_unlocked(here.options)
-    for kills, (point, visit) in enumerate(_plan(at, unlocked=unlocked)):
+    for kills, (point, visit) in enumerate(_plan(at, unlocked=here.reads_unlocked)):
         if not _dies(partial(_work, here, _killing(point, visit))):
             return kills
         # it is dead for certain, so nobody need wait for its lease to run out
@@ -236,7 +235,7 @@ def _wait(pid: int) -> int:
         time.sleep(0.005)
 
 
-def _check(here: Site, outcome: Outcome, writes: Writes) -> None:
+def _check(here: Site, outcome: Outcome, writes: Writes | None) -> None:
     """See `interrupt`."""
     run, counts = here.now(), outcome.counts
     if not (outcome.kills and counts.paged):
@@ -248,5 +247,5 @@ def _check(here: Site, outcome: Outcome, writes: Writes) -> None:
             f"{run.total_rows} rows were the job's when {run.job} began, and {counts.paged} were"
             " taken. Does somebody else write to its table?"
         )
-    if not isinstance(here.declaration.target, Call):
+    if writes is not None:
         writes.check(counts)

@@ -25,6 +25,7 @@ from backfill.engine.faults import StopError
 from backfill.engine.here import Crew
 from backfill.engine.pace import Pace
 from backfill.engine.setup import make_bench
+from backfill.engine.source import reading_source
 from backfill.errors import BackfillError, ProjectError, UsageError
 from backfill.job import Bounds, Insert, Options
 from backfill.job.declaration import Declaration
@@ -76,7 +77,8 @@ class Outcome:
     Attributes:
         rows: all rows of the table that the job writes (the target of an Insert, else the source),
             as they are after the run: by column, as psycopg reads them; in the order of the primary
-            key, for a source of the job's key; in any where there is none.
+            key, for a source of the job's key; in any where there is none. Of a Call for the rows
+            of a query that names no table: none.
         counts: keys by outcome.
         state: `succeeded`; or `paused` where rows are in quarantine.
         quarantine: the rows that could not be processed, in the order in which they were met.
@@ -97,6 +99,8 @@ class Site:
     Attributes:
         conn: to the database that is written.
         connect_source: to the source's, where it is another one.
+        keys: how many rows the source has, the job's or not; known when the run has begun.
+        reads_unlocked: whether they are read without locks; known then, too.
     """
 
     url: str
@@ -105,6 +109,8 @@ class Site:
     declaration: Declaration
     run: Run
     connect_source: Callable[[], Connection] | None
+    keys: int = 0
+    reads_unlocked: bool = False
 
     @property
     def options(self) -> Options:
@@ -137,7 +143,7 @@ class Site:
         return Crew(make, size=size, clock=SystemClock())
 
     def begun(self) -> Site:
-        """The same after its beginning: how many rows it has is known, and no slice is placed.
+        """The same after its beginning: what is known of its rows is, and no slice is placed.
 
         Raises:
             NotFinishedError: it paused.
@@ -146,12 +152,14 @@ class Site:
         try:
             while (run := begin(bench)).run_state is RunState.QUEUED:
                 pass
+            keys = _count(bench)
+            reads_unlocked = bench.reading is not None
         except StopError as error:
             raise NotFinishedError(f"{self.run.job} cannot begin: {error.reason}") from error
         finally:
             bench.job.teardown()
             bench.close()
-        begun = replace(self, run=run)
+        begun = replace(self, run=run, keys=keys, reads_unlocked=reads_unlocked)
         if run.run_state is RunState.PAUSED:
             begun.outcome()
         return begun
@@ -183,22 +191,13 @@ class Site:
         )
         return self.now().state, slices.fetchall()
 
-    def keys(self) -> int:
-        """How many rows the source has, the job's or not."""
-        with closing((self.connect_source or (lambda: connect(self.url)))()) as conn:
-            row = conn.execute(
-                sql.SQL("SELECT count(*) FROM {}").format(
-                    catalog.as_template(self.run.resolved.table)
-                ),
-                {},
-            ).fetchone()
-        return int(row[0]) if row else 0
-
-    def target(self) -> catalog.Relation:
-        """The table that is written; the source's where the job calls."""
+    def target(self) -> catalog.Relation | None:
+        """The table that is written; the source's where the job calls; None: a query has none."""
         target, name = self.declaration.target, self.declaration.job_class.__name__
         if isinstance(target, Insert):
             return catalog.relation(self.conn, target.table, used_by=f"{name}.target")
+        if self.declaration.source.table is None:
+            return None
         return catalog.relation(self.conn, self.run.resolved.table, used_by=f"{name}.source")
 
     def outcome(self, *, kills: int = 0) -> Outcome:
@@ -233,6 +232,8 @@ class Site:
 
     def _rows(self) -> list[dict[str, Any]]:
         table = self.target()
+        if table is None:
+            return []
         is_insert = isinstance(self.declaration.target, Insert)
         key = (table.primary_key or ()) if is_insert else self.run.resolved.key
         order = sql.SQL("ORDER BY {}").format(catalog.identifiers(key)) if key else sql.SQL("")
@@ -241,6 +242,14 @@ class Site:
                 sql.SQL("SELECT * FROM {} {}").format(catalog.as_template(table.qualified), order),
                 {},
             ).fetchall()
+
+
+def _count(bench: Bench) -> int:
+    with reading_source(bench):
+        row = bench.reader.execute(
+            sql.SQL("SELECT count(*) FROM {}").format(bench.keyset.from_table), bench.arguments
+        ).fetchone()
+    return int(row[0]) if row else 0
 
 
 @contextmanager

@@ -68,18 +68,17 @@ class Writes:
 
 
 @contextmanager
-def watched(here: Site) -> Iterator[Writes]:
-    """Count what the run writes while the block runs.
+def watched(here: Site) -> Iterator[Writes | None]:
+    """Count what the run writes while the block runs; None: it calls, and writes nothing.
 
     Raises:
         RefusedError: the role may not create a trigger, or the test holds the table locked.
     """
-    table = here.target()
+    if (table := here.target()) is None or isinstance(here.declaration.target, Call):
+        yield None
+        return
     key = () if isinstance(here.declaration.target, Insert) else here.run.resolved.key
     writes = Writes(here=here, table=table, key=key)
-    if isinstance(here.declaration.target, Call):
-        yield writes
-        return
     try:
         _create(writes)
     except psycopg.errors.InsufficientPrivilege as error:

@@ -20,7 +20,7 @@ from backfill.watch.history import Stretch, pauses_of
 from backfill.watch.markdown import bars, code, table, text
 from backfill.watch.progress import label
 from backfill.watch.report import MOST_ROWS, Report
-from backfill.watch.words import bounds, counts_sum, duration
+from backfill.watch.words import bounds, counts_sum, duration, scope
 
 #: Lines of a table that may grow without bound.
 _MOST_LINES = 200
@@ -94,7 +94,7 @@ def _what(report: Report) -> Iterator[str]:
         "docstring": text(report.about),
         "fills": code(label(run)),
         "table": f"{code(run.resolved.name)}, by the key {key}",
-        "scope": code(source["where"]) if source["where"] else "every row",
+        "scope": scope(source),
         "todo": code(source["todo"]) if source["todo"] else "none",
         "computed by": computed or "Python",
         "parameters": ", ".join(code(f"{name} = {value}") for name, value in run.params.items()),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from backfill.model import Counts
 from backfill.url import safe_url
+from backfill.watch.markdown import code
 
 if TYPE_CHECKING:  # the driver takes a while to import
     from backfill.pg.ledger import Run
@@ -95,3 +96,10 @@ def untold(run: Run) -> dict[str, Any]:
 def told_url(database: str, url: str) -> str:
     """`main (db.example:5432/shop)`: a database's name and where it is; no user, no password."""
     return f"{database} ({safe_url(url).partition('://')[2]})"
+
+
+def scope(source: Mapping[str, Any]) -> str:
+    """Which rows it was about: those of a query, else the table's that match."""
+    if "sql" in source:
+        return f"the rows of {code(' '.join(source['sql'].split()))}"
+    return code(source["where"]) if source["where"] else "every row"

@@ -12,7 +12,7 @@ from tests.cli.conftest import Shop
 from tests.services import PostgresServer
 
 MORE = """
-from backfill import Call, Delete, Insert, Job, Param, Sql, Table, Update
+from backfill import Call, Delete, Insert, Job, Param, Query, Sql, Table, Update
 
 
 class Absent(Job):
@@ -40,6 +40,12 @@ class Ring(Job):
         pass
 
 
+class Count(Job):
+    source = Query("SELECT id, max(email) AS email FROM users GROUP BY id", key="id")
+    transform = Sql(of="id", email="(SELECT max(b.id)::text FROM blocked b)")
+    target = Insert("copies", on_conflict="error")
+
+
 class Scoped(Job):
     source = Table("users", where="id < %(top)s AND id IN (SELECT id FROM blocked)")
     target = Delete()
@@ -64,7 +70,7 @@ def granted(text: str, job: str) -> list[str]:
 
 
 def test_each_kind_of_job_asks_for_its_own_rights_only(larger: Shop) -> None:
-    jobs = [f"--job={name}" for name in ("lower_email", "purge", "copy", "ring")]
+    jobs = [f"--job={name}" for name in ("lower_email", "purge", "copy", "ring", "count")]
     done = larger("db", "grants", "app", *jobs)
     assert done.code == 0, done.told
     assert done.stdout.startswith("BEGIN;\n")
@@ -88,6 +94,13 @@ def test_each_kind_of_job_asks_for_its_own_rights_only(larger: Shop) -> None:
         'GRANT USAGE ON SEQUENCE public.copies_n_seq TO "app";',
     ]
     assert granted(done.stdout, "ring") == [usage, 'GRANT SELECT ON public.users TO "app";']
+    assert granted(done.stdout, "count") == [
+        usage,
+        'GRANT INSERT ("of", "email") ON public.copies TO "app";',
+        'GRANT USAGE ON SEQUENCE public.copies_n_seq TO "app";',
+        'GRANT SELECT ON public.blocked TO "app";',
+        'GRANT SELECT ON public.users TO "app";',
+    ]
     assert "DEFAULT PRIVILEGES" not in done.stdout
 
 

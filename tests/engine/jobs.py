@@ -11,6 +11,7 @@ from backfill.job import (
     Job,
     Options,
     Param,
+    Query,
     Row,
     Sql,
     Table,
@@ -76,6 +77,24 @@ class InsertUnlocked(Job):
 
     def transform(self, row: Row) -> list[dict[str, object]]:
         return [{"id": row.id, "part": 1}, {"id": row.id, "part": 2}]
+
+
+class InsertGroups(Job):
+    """Groups of rows, of which none can be locked, into a table without any key."""
+
+    source = Query("SELECT id % 200 AS part, sum(id) AS id FROM t GROUP BY 1", key="part")
+    target = Insert("copies", on_conflict="error", columns=["id", "part"])
+
+
+class InsertGroupsInSql(Job):
+    source = Query("SELECT id % 200 AS half, sum(id) AS id FROM t GROUP BY 1", key="half")
+    transform = Sql(id="id", part="half")
+    target = Insert("copies", on_conflict="error")
+
+
+class InsertGroupsInPython(InsertGroups):
+    def transform(self, row: Row) -> dict[str, object]:
+        return {"id": row.id, "part": row.part}
 
 
 class CallByAppending(Job):

@@ -18,7 +18,7 @@ from backfill.engine.checks.finding import Severity
 from backfill.engine.checks.scene import Matching
 from backfill.engine.checks.subject import examine
 from backfill.errors import DeclarationError, Quarantine, UsageError
-from backfill.job import Insert, Job, Options, Param, Query, Row, Sql, Table, Update
+from backfill.job import Bounds, Insert, Job, Options, Param, Query, Row, Sql, Table, Update
 from backfill.job.declaration import bind, declaration_of
 from backfill.model import Counts
 from backfill.operate.before import dry_run_job
@@ -92,6 +92,33 @@ class CopyInPython(Job):
         yield {"id": row.id, "n": -1}
 
 
+JOINED = """
+SELECT t.id, t.n, o.label || %(mark)s AS label FROM t JOIN t o ON o.id = t.id + 1
+ WHERE o.label = 'b'
+"""
+
+
+class CopyQuery(Job):
+    """The table's key is walked; of each key the query is asked for its row."""
+
+    source = Query(JOINED, key="id", table="t")
+    target = Insert("copies", on_conflict="error", database="there")
+    mark = Param(str, default="%")
+
+
+class CopyQueryAlone(CopyQuery):
+    source = Query(JOINED, key="id")
+
+
+class CopyQueryInSql(CopyQuery):
+    transform = Sql(id="id", n="n", label="label")
+
+
+class CopyQueryInPython(CopyQuery):
+    def transform(self, row: Row) -> dict[str, object]:
+        return dict(row)
+
+
 def _once(site: Across) -> bool:
     return site.rows("SELECT count(*), count(DISTINCT id) FROM copies") == [(100, 100)]
 
@@ -126,6 +153,18 @@ def test_python_makes_several_rows_of_one_and_quarantine_is_taken_again(across: 
     assert done.state == "succeeded"
     assert done.counts == Counts(paged=100, written=100)
     assert across.value("SELECT count(*) FROM copies") == 200
+
+
+@pytest.mark.parametrize(
+    "job", [CopyQuery, CopyQueryAlone, CopyQueryInSql, CopyQueryInPython], ids=lambda job: job.name
+)
+def test_the_rows_of_a_query_are_copied_once_each(across: Across, job: type[Job]) -> None:
+    done = across.run(job, options=BY_TEN, bounds=Bounds(from_key=11), threads=2)
+    assert (done.state, done.counts) == ("succeeded", Counts(paged=45, written=45))
+    assert across.rows("SELECT * FROM copies ORDER BY id") == across.at_source(
+        "SELECT t.id, t.n, o.label || '%' FROM t JOIN t o ON o.id = t.id + 1"
+        " WHERE o.label = 'b' AND t.id >= 11 ORDER BY t.id"
+    )
 
 
 #: By type: values that the transform into a Python value and back would not survive.
@@ -183,7 +222,7 @@ def test_keys_are_compared_where_they_are(across: Across) -> None:
     assert across.value("SELECT count(DISTINCT key) FROM k") == 81
 
 
-@pytest.mark.parametrize("job", [Copy, CopyInSql])
+@pytest.mark.parametrize("job", [Copy, CopyInSql, CopyQuery])
 def test_what_is_struck_anywhere_copies_no_row_twice_and_loses_none(
     across: Across, job: type[Job]
 ) -> None:
@@ -275,13 +314,6 @@ def test_what_two_databases_cannot_promise_is_refused(across: Across) -> None:
 
     with pytest.raises(UsageError, match="lock is 'skip', and rows of another database"):
         across.enqueue(Copy, options=replace(BY_TEN, lock="skip"))
-
-    class OfQuery(Job):
-        source = Query("SELECT id FROM t", key="id", table="t")
-        target = Insert("copies", on_conflict="skip", database="there")
-
-    with pytest.raises(UsageError, match="its source is a query"):
-        across.enqueue(OfQuery)
 
     class Plain(Job):
         source = Table("copies", key="id")

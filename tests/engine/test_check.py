@@ -108,6 +108,29 @@ COPY_ANYTHING = make(
 PYTHON = make(TODO, Update("n"), by_python)
 PYTHON_NAMED = make(Table("t", columns=["label"], todo="n IS NULL"), Update("n"), by_python)
 
+COUNTS = "CREATE TABLE counts (n bigint, rows bigint)"
+MANY = (
+    "INSERT INTO t SELECT i, i % 30000, 'row' FROM generate_series(301, 60000) AS i;"
+    " CREATE INDEX ON t (n)"
+)
+COUNT = make(
+    Query("SELECT n, count(*) AS rows FROM t WHERE n > 0 GROUP BY n", key="n"),
+    Insert("counts", on_conflict="skip"),
+)
+COUNT_ALL = make(
+    Query("SELECT n + 1 AS n, count(*) AS rows FROM t WHERE n > 0 GROUP BY t.n", key="n"),
+    Insert("counts", on_conflict="skip"),
+)
+COUNT_OWN = make(
+    Query("SELECT id AS n FROM t WHERE id NOT IN (SELECT n FROM counts)", key="n"),
+    Insert("counts", on_conflict="skip"),
+)
+LISTED = (
+    "CREATE EXTENSION file_fdw; CREATE SERVER f FOREIGN DATA WRAPPER file_fdw;"
+    " CREATE FOREIGN TABLE v (n int) SERVER f OPTIONS (program 'seq 9')"
+)
+NOT_RUN = {"query-not-runnable"}
+
 #: What is done to a table (id, n, label) of 300 rows; the job; what is found because of it.
 CASES: list[tuple[str, type[Job], set[str]]] = [
     ("", FILL, set()),
@@ -165,6 +188,22 @@ CASES: list[tuple[str, type[Job], set[str]]] = [
     (BY_K, make(TODO, Update(), Sql(n="1")), set()),
     (LINES, make(OF_LINES, Update("n"), by_python), {"lookup-without-index"}),
     (f"{LINES}; CREATE INDEX ON u (t)", make(OF_LINES, Update("n"), by_python), set()),
+    (COUNTS, COUNT, {"key-mutable", "source-not-locked", "nothing-matches"}),
+    (f"{COUNTS}; {MANY}", COUNT, {"key-mutable", "source-not-locked"}),
+    (f"{COUNTS}; {MANY}", COUNT_ALL, {"key-mutable", "source-not-locked", "page-computes-all"}),
+    (COUNTS, COUNT_OWN, {"key-mutable", "source-not-locked", "source-reads-target"}),
+    (
+        f"{COUNTS}; CREATE VIEW v AS SELECT n, count(*) AS rows FROM t GROUP BY n",
+        make(Table("v", key="n"), Insert("counts", on_conflict="skip")),
+        {"key-mutable", "source-not-locked"},
+    ),
+    (
+        f"{COUNTS}; {LISTED}",
+        make(Table("v", key="n"), Insert("counts", on_conflict="skip")),
+        {"key-mutable", "source-not-locked", "source-foreign", "never-analyzed"},
+    ),
+    (COUNTS, make(Query("SELECT a", key="a"), Insert("counts", on_conflict="skip")), NOT_RUN),
+    ("CREATE VIEW v AS TABLE t", make(Table("v", key="id"), Delete()), {"source-no-table"}),
     ("", make(Table("t", where="nn > 0", todo="n IS NULL")), {"not-runnable"}),
     ("ALTER TABLE t DROP CONSTRAINT t_pkey", make(TODO), {"key-missing"}),
     (

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from backfill.job import Job, Options
+from backfill.model import Counts
 from backfill.pg.ledger import Run
 from tests import starting
 from tests.engine.factory import Worksite
@@ -22,6 +23,9 @@ from tests.engine.jobs import (
     Increment,
     IncrementInPython,
     IncrementUnlocked,
+    InsertGroups,
+    InsertGroupsInPython,
+    InsertGroupsInSql,
 )
 
 #: As in engine/batch.py and engine/work.py; the process is killed at each, one after the other.
@@ -85,6 +89,27 @@ def test_rows_read_without_locks_are_written_once_though_processes_die_at_each_p
     assert done.state == "succeeded"
     assert done.counts.written == done.counts.paged == ROWS
     assert site.rows("SELECT n, count(*) FROM t GROUP BY n") == [(1, ROWS)]
+
+
+@pytest.mark.parametrize("job", [InsertGroups, InsertGroupsInSql, InsertGroupsInPython])
+def test_groups_of_rows_are_inserted_once_though_processes_die_at_each_point(
+    site: Worksite, job: type[Job]
+) -> None:
+    """I1, of a query that names no table."""
+    site.numbers(ROWS)
+    site.execute("CREATE TABLE copies (id int, part int)")
+    run = site.enqueue(job, options=Options(batch_rows=5, slice_rows=150))
+    for point in _dying_at_each_of(UNLOCKED_POINTS, site, run, job):
+        written = site.value(
+            "SELECT sum(written) FROM (SELECT written FROM backfill.slice ORDER BY number"
+            " FOR UPDATE) AS locked"
+        )
+        assert site.value("SELECT count(*) FROM copies") == written, f"after dying {point}"
+    done = site.outcome(run)
+    assert (done.state, done.counts) == ("succeeded", Counts(paged=200, written=200))
+    assert site.rows("SELECT part, id FROM copies ORDER BY 1, 2") == site.rows(
+        "SELECT id % 200, sum(id) FROM t GROUP BY 1 ORDER BY 1"
+    )
 
 
 def test_calls_are_made_at_least_once_and_again_only_in_the_batch_that_died(

@@ -19,6 +19,7 @@ from psycopg import sql
 
 from backfill.model import Key
 from backfill.pg.catalog import relation
+from backfill.pg.completion import examples, remaining
 from backfill.pg.connect import Connection, Limits, transaction
 from backfill.pg.keyset import Keyset, bound, key_arrays
 from tests.pg.awkward import AWKWARD, WORD
@@ -309,11 +310,11 @@ def test_given_keys_are_found_again_as_far_as_they_match(
             assert set(left) == within - some
             keys = everything[first : everything.index(upto) + 1][: walk.scan_rows]
             counted = typed.execute(
-                keyset.remaining(after=after is not None), {**bounds, "rows": walk.scan_rows}
+                remaining(keyset, after=after is not None), {**bounds, "rows": walk.scan_rows}
             ).fetchone()
             last = list(keys[-1]) if keys else None
             assert counted == (len(within & set(keys)), len(keys), last)
-            shown = typed.execute(keyset.examples(after=after is not None), bounds).fetchall()
+            shown = typed.execute(examples(keyset, after=after is not None), bounds).fetchall()
             assert [tuple(line[0]) for line in shown] == [k for k in ours if k in within][:3]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -20,6 +20,7 @@ from backfill import (
     Options,
     Param,
     Quarantine,
+    Query,
     Row,
     RunInfo,
     Sql,
@@ -192,6 +193,28 @@ def test_rows_are_copied_and_deleted_once(db_url: str, app: Any) -> None:
     assert done.kills == 6
     left = interrupt(Purge, db_url, "after COMMIT", options=Options(batch_rows=25))
     assert (len(left.rows), left.kills) == (10, 2)
+
+
+class CopyGroups(Job):
+    source = Query("SELECT id % 30 AS n, sum(id) AS id FROM t GROUP BY 1", key="n")
+    target = Insert("copies", on_conflict="error")
+
+
+class RingGroups(Job):
+    source = CopyGroups.source
+    target = Call()
+    met: ClassVar[set[int]] = set()
+
+    def transform(self, row: Row) -> None:
+        self.met.add(row.n)
+
+
+def test_the_rows_of_a_query_that_names_no_table_are_copied_once(db_url: str, app: Any) -> None:
+    done = interrupt(CopyGroups, db_url)
+    assert (done.counts.written, len({row["n"] for row in done.rows})) == (30, 30)
+    assert done.kills >= 6 * 5
+    assert run(RingGroups, db_url).rows == []
+    assert RingGroups.met == set(range(30))
 
 
 class Append(Job):

@@ -100,7 +100,11 @@ def _wal(scene: Scene) -> Estimate:
         return Estimate(name="wal_bytes", value=None, basis="rows or their size are not known")
     a_row = sum(part for part in parts if part is not None)
     images = ""
-    if scene.server.full_page_writes and scene.source.storage.rows >= 1:
+    if (
+        scene.server.full_page_writes
+        and scene.source.storage.rows >= 1
+        and scene.subject.writer.locks_rows
+    ):
         touched = scene.source.storage.heap_bytes / scene.source.storage.rows
         a_row += touched
         images = ", and each page once as a whole after a checkpoint (more often in a long run)"

@@ -40,10 +40,13 @@ def named_key(declaration: Declaration, source: Relation) -> Key:
 
 
 def check_key(declaration: Declaration, source: Relation, key: Key) -> Iterator[Finding]:
-    """What keeps this key from serving."""
+    """What keeps this key from serving.
+
+    Of what is no table, no index tells: its keys are looked over as they are read (misfits.py).
+    """
     name = declaration.job_class.__name__
     for column in key:
-        if not source.columns[column].not_null:
+        if source.is_lockable and not source.columns[column].not_null:
             yield error(
                 "key-nullable",
                 f"{name}.source: the key's column {column!r} of {source.qualified} may be NULL;"
@@ -72,6 +75,8 @@ def check_key(declaration: Declaration, source: Relation, key: Key) -> Iterator[
                 remedy="Add the type's schema: ALTER ROLE … SET search_path = public, …;",
                 refusal=ProjectError,
             )
+    if not source.is_lockable:
+        return
     if not any(set(unique) <= set(key) for unique in source.unique_keys):
         yield error(
             "key-not-unique",

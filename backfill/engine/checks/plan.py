@@ -21,11 +21,15 @@ from backfill.job import Options
 from backfill.model import Key
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.keyset import bound
+from backfill.pg.planned import Plan, plan_of
 
 _WALKS = {"Index Scan", "Index Only Scan"}
 _ASIDE = {"SubPlan", "InitPlan", "Inner"}
 #: Reading a smaller table as a whole is no harm: 200 pages, in PostgreSQL's unit of cost.
 WHOLE_COST = 200.0
+#: A page of a query that costs so much, and this share of all the query, computes it as a whole.
+DEAR_COST = 1_000.0
+WHOLE_SHARE = 0.5
 _SORTS = {"Sort", "Incremental Sort"}
 
 
@@ -35,11 +39,13 @@ class PagePlan:
 
     Attributes:
         walks_index: it reads the keys in the index's order, from the cursor on, and stops.
+        told: the same in words.
         read_whole: tables without the index by which the scope, or the query, looks into them.
         lines: the plan, a line a node, indented.
     """
 
     walks_index: bool
+    told: str
     read_whole: Sequence[str]
     lines: Sequence[str]
 
@@ -56,27 +62,38 @@ def page_plan(conn: Connection, subject: Subject, options: Options) -> PagePlan 
     Raises:
         UsageError: the job cannot work with the option `lock`.
     """
-    is_unlocked = subject.declaration.reads_unlocked(options)
+    is_unlocked = subject.reads_unlocked(options)
     keyset = subject.keyset
+    is_lockable = subject.source.is_lockable
     try:
-        with transaction(conn, READ_LIMITS, in_batch=True):
-            last = _key(conn, keyset.last_key(), {})
+        with transaction(conn, READ_LIMITS, in_batch=True, joins_freely=not is_lockable):
+            last = _key(conn, keyset.last_key(), subject.arguments)
             if last is None:
                 return None
-            first = _key(conn, keyset.nth_key(after=False), {**bound("upto", last), "rows": 1})
+            first = _key(
+                conn,
+                keyset.nth_key(after=False),
+                {**subject.arguments, **bound("upto", last), "rows": 1},
+            )
             if first is None or first == last:
                 return None
             upto = _key(
                 conn,
                 keyset.nth_key(after=True),
-                {**bound("after", first), **bound("upto", last), "rows": options.slice_rows},
+                {
+                    **subject.arguments,
+                    **bound("after", first),
+                    **bound("upto", last),
+                    "rows": options.slice_rows,
+                },
             )
             statement: sql.Composable
             statement, arguments = _locked_page(subject)
             if is_unlocked:
                 statement, arguments = subject.unlocked_page(after=True)
-            row = conn.execute(
-                sql.SQL("EXPLAIN (FORMAT json) ") + statement,
+            plan = plan_of(
+                conn,
+                statement,
                 {
                     **arguments,
                     **bound("after", first),
@@ -84,12 +101,35 @@ def page_plan(conn: Connection, subject: Subject, options: Options) -> PagePlan 
                     "scan_rows": LEAST_SCAN_ROWS,
                     "page_rows": FIRST_ROWS,
                 },
-            ).fetchone()
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+            )
+            if is_lockable:
+                return judged(plan, table=subject.source.name)
+            return by_cost(plan, whole=plan_of(conn, subject.whole(), subject.arguments))
+    except psycopg.errors.LockNotAvailable:
         return None
-    if row is None:
-        raise AssertionError("EXPLAIN returned nothing")
-    return judged(row[0][0]["Plan"], table=subject.source.name)
+    except psycopg.errors.QueryCanceled:
+        # of a table with an index on its key that is an accident
+        return None if is_lockable else _of_query((), is_whole=True)
+
+
+def by_cost(plan: Plan, *, whole: Plan) -> PagePlan:
+    """Read the plan of what is no table, and so has no index that could be named.
+
+    Args:
+        whole: the plan of all its rows.
+    """
+    costs = plan["Total Cost"], whole["Total Cost"]
+    is_whole = costs[1] >= DEAR_COST and costs[0] >= WHOLE_SHARE * costs[1]
+    return _of_query(list(_told(plan, 0)), is_whole=is_whole)
+
+
+def _of_query(lines: Sequence[str], *, is_whole: bool) -> PagePlan:
+    return PagePlan(
+        walks_index=not is_whole,
+        told="computes most of the source" if is_whole else "begins behind the cursor",
+        read_whole=(),
+        lines=lines,
+    )
 
 
 def _locked_page(subject: Subject) -> tuple[sql.Composable, Mapping[str, Any]]:
@@ -129,8 +169,10 @@ def judged(plan: Mapping[str, Any], *, table: str) -> PagePlan:
             and "Index Cond" in node
             and not any(one["Node Type"] in _SORTS for one in path[scan:])
         )
+    walks_index = bool(walks) and all(walks)
     return PagePlan(
-        walks_index=bool(walks) and all(walks),
+        walks_index=walks_index,
+        told="walks the key's index" if walks_index else "does NOT walk an index",
         read_whole=sorted(set(_read_whole(plan))),
         lines=list(_told(plan, 0)),
     )

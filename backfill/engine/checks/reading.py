@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from backfill.engine.checks.finding import Finding, error, note, warning
 from backfill.engine.checks.key import check_mutable_key
 from backfill.engine.checks.scene import Scene
+from backfill.engine.checks.tables import kind_told
 from backfill.engine.page import SCAN_ROWS_PER_ROW
 from backfill.errors import ProjectError
 from backfill.job import Query
+from backfill.pg.catalog import QUERY
 
 #: A Python transform without `columns` is given whole rows; wider ones are worth naming columns.
 WIDE_BYTES = 1_000
@@ -44,6 +46,9 @@ def scope_not_computable(scene: Scene) -> Iterator[Finding]:
 def page_without_index(scene: Scene) -> Iterator[Finding]:
     if scene.page is None or scene.page.walks_index:
         return
+    if not scene.subject.source.is_lockable:
+        yield _computed_whole(scene)
+        return
     name, table = scene.subject.name, scene.source
     message = f"{name}.source: the page of keys is not read by walking an index of {table.name}"
     if table.storage.pages < SMALL_PAGES:
@@ -59,6 +64,62 @@ def page_without_index(scene: Scene) -> Iterator[Finding]:
         why="Each batch would read far more than its rows.",
         remedy=f"ANALYZE {table.name}; then look at the plan again.",
     )
+
+
+def _computed_whole(scene: Scene) -> Finding:
+    source = scene.subject.source
+    told = source.qualified
+    return warning(
+        "page-computes-all",
+        f"{scene.subject.name}.source: each page computes most of {told}",
+        why="PostgreSQL cannot begin behind the cursor, so each batch costs as much as all rows: a"
+        " run of many batches reads everything as often, and statement_timeout may end a page.",
+        remedy="Let the key be columns that it groups by, or that an index gives in order. Or keep"
+        " the rows: CREATE MATERIALIZED VIEW … AS …; CREATE UNIQUE INDEX ON … (its key); and name"
+        " that as the Table.",
+    )
+
+
+def not_locked(scene: Scene) -> Iterator[Finding]:
+    source = scene.subject.source
+    if source.is_lockable:
+        return
+    a_kind = "a query that names no table" if source.kind == QUERY else f"a {kind_told(source)}"
+    yield note(
+        "source-not-locked",
+        f"{scene.subject.name}.source is {a_kind}: its rows are read without locks, and its keys"
+        " are checked as they are read",
+        why="A row may change between the reading and the write. A key that two rows have, or with"
+        " a NULL in it, stops the run.",
+        remedy="What changes after it was read is yours to bring over: by the application, or by a"
+        " second run.",
+    )
+
+
+def foreign(scene: Scene) -> Iterator[Finding]:
+    if scene.subject.source.kind == "f":
+        yield warning(
+            "source-foreign",
+            f"{scene.subject.source.qualified} is a foreign table: transactions that write it on"
+            " their server cannot be seen from here",
+            why="A run cannot wait for those that are open when it begins, so a row that one of"
+            " them commits behind the cursor is missed. Keys of text are compared there, too: both"
+            " servers must sort them alike.",
+            remedy="Begin when no long transaction writes it, or copy what is missing in a second"
+            " run.",
+        )
+
+
+def reads_target(scene: Scene) -> Iterator[Finding]:
+    if scene.reads_target:
+        yield warning(
+            "source-reads-target",
+            f"{scene.subject.name}.source is made of {scene.subject.target.qualified}, too, which"
+            " the job writes",
+            why="Each batch may change what the next one finds.",
+            remedy="Be sure that no row that the job writes becomes one of its source, or changes"
+            " one.",
+        )
 
 
 def lookup_without_index(scene: Scene) -> Iterator[Finding]:
@@ -110,7 +171,8 @@ def wide_rows(scene: Scene) -> Iterator[Finding]:
     width = scene.source.row_bytes
     subject = scene.subject
     declared = subject.declaration.source
-    if not subject.writer.is_python or isinstance(declared, Query) or declared.columns is not None:
+    computes = subject.declaration.computes
+    if computes or isinstance(declared, Query) or declared.columns is not None:
         return
     if width is not None and width > WIDE_BYTES:
         yield warning(
@@ -194,6 +256,9 @@ CHECKS = (
     mutable_key,
     scope_not_computable,
     page_without_index,
+    not_locked,
+    foreign,
+    reads_target,
     lookup_without_index,
     sparse_scope,
     nothing_matches,

@@ -13,9 +13,11 @@ from backfill.engine.checks.subject import Subject
 from backfill.engine.telling import in_a_reason
 from backfill.errors import ProjectError
 from backfill.job import Call, Delete, Insert, Options, Update
-from backfill.pg.connect import Connection, Limits, transaction
+from backfill.pg.catalog import QUERY
+from backfill.pg.connect import READ_LIMITS, Connection, Limits, transaction
 from backfill.pg.failure import FaultKind, classify
-from backfill.pg.inspect import TableFacts, table_facts
+from backfill.pg.inspect import TableFacts, facts_of_query, table_facts
+from backfill.pg.planned import plan_of, relation_oids
 from backfill.pg.surroundings import OpenTransaction, Server, open_transactions, server
 
 #: Up to so many rows of the table the matching ones are counted, under COUNT_LIMITS.
@@ -56,6 +58,7 @@ class Scene:
     """Everything that the findings are made from.
 
     Attributes:
+        reads_target: what is no table is made of the table that is written, too.
         page: None where the table is empty, or the statement could not be planned in time.
         scope_refusal: why the matching rows cannot be told.
         through_pooler: another process stands between us and the server.
@@ -65,6 +68,7 @@ class Scene:
     options: Options
     source: TableFacts
     effects: Sequence[Effect]
+    reads_target: bool
     matching: Matching | None
     scope_refusal: ProjectError | None
     page: PagePlan | None
@@ -98,11 +102,15 @@ def read_scene(
     """
     declaration = subject.declaration
     event = {Insert: "INSERT", Delete: "DELETE"}.get(type(declaration.target), "UPDATE")
-    source = table_facts(
-        reader,
-        subject.source.oid,
-        name=subject.source.qualified,
-        event="DELETE" if declaration.deletes_source else event,
+    source = (
+        _of_query(reader, subject, is_plannable=is_plannable)
+        if subject.source.kind in {QUERY, "v"}
+        else table_facts(
+            reader,
+            subject.source.oid,
+            name=subject.source.qualified,
+            event="DELETE" if declaration.deletes_source else event,
+        )
     )
     matching: Matching | None = None
     refusal: ProjectError | None = None
@@ -118,6 +126,7 @@ def read_scene(
         subject=subject,
         options=options,
         source=source,
+        reads_target=is_plannable and _reads_target(reader, subject),
         effects=[
             *_effects(subject, target),
             *(
@@ -134,6 +143,23 @@ def read_scene(
         role=conn.info.user,
         through_pooler=conn.prepare_threshold is None,
     )
+
+
+def _of_query(conn: Connection, subject: Subject, *, is_plannable: bool) -> TableFacts:
+    """A query, or a view, has no statistics; how wide its rows are the planner thinks it knows."""
+    width: int | None = None
+    if is_plannable:
+        with transaction(conn, READ_LIMITS):
+            width = plan_of(conn, subject.whole(), subject.arguments)["Plan Width"]
+    return facts_of_query(subject.source.qualified, row_bytes=width)
+
+
+def _reads_target(conn: Connection, subject: Subject) -> bool:
+    if subject.source.is_lockable or subject.declaration.target_database is not None:
+        return False
+    with transaction(conn, READ_LIMITS):
+        plan = plan_of(conn, subject.whole(), subject.arguments)
+        return subject.target.oid in relation_oids(conn, plan)
 
 
 def _effects(subject: Subject, target: TableFacts) -> list[Effect]:

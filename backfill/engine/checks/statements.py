@@ -19,6 +19,9 @@ from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.failure import classify
 from backfill.pg.keyset import Keyset, key_arrays
 
+#: A statement and its parameters.
+Statement = tuple[sql.Composable, Mapping[str, Any]]
+
 _REFUSALS = (
     psycopg.ProgrammingError,
     psycopg.DataError,
@@ -41,7 +44,7 @@ def check_statements(
     removal: Removal | None,
     tables: Collection[int],
     source_conn: Connection,
-    unlocked_page: tuple[sql.Composable, Mapping[str, Any]] | None,
+    unlocked_page: Statement | None,
 ) -> Iterator[Finding]:
     """Let PostgreSQL plan the page and the write.
 
@@ -58,11 +61,8 @@ def check_statements(
     width = len(keyset.columns)
     empty = {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
     lock = writer.lock if writer.locks_rows else ""
-    page = sql.SQL("SELECT {} FROM {} WHERE ({}) LIMIT 0 {}").format(
-        keyset.key,
-        keyset.from_table,
-        keyset.condition,
-        sql.SQL(lock),
+    page = sql.SQL("SELECT {key} FROM {} WHERE ({}) ORDER BY {key} LIMIT 0 {}").format(
+        keyset.from_table, keyset.condition, sql.SQL(lock), key=keyset.key
     )
     statements: list[tuple[str, Connection, sql.Composable, Mapping[str, Any]]] = [
         (f"{name}.source", source_conn, page, {})

@@ -15,14 +15,14 @@ from backfill.engine import unlocked
 from backfill.engine.checks.finding import Found
 from backfill.engine.checks.key import check_children, check_key, named_key
 from backfill.engine.checks.statements import check_statements
-from backfill.engine.checks.tables import check_kind, table_of
+from backfill.engine.checks.tables import check_kind
 from backfill.engine.checks.writing import check_columns, check_insert, written_columns
 from backfill.engine.columns import read_columns
-from backfill.engine.reading import reading_of
+from backfill.engine.reading import Reading, readable, reading_of
 from backfill.engine.removal import Removal
-from backfill.engine.rows import keyset_of, query_of, read_relation
+from backfill.engine.rows import keyset_of, query_of, read_relation, source_relation
 from backfill.engine.write import Writer
-from backfill.job import Call, Delete, Insert, Query, Table
+from backfill.job import Call, Delete, Insert, Options, Query, Table
 from backfill.job.declaration import Declaration
 from backfill.model import Key
 from backfill.pg import catalog
@@ -76,6 +76,24 @@ class Subject:
         return (self.source if self.declaration.deletes_source else self.target).qualified
 
     @property
+    def reading(self) -> Reading:
+        """How rows are read, where they are read without locks."""
+        return reading_of(
+            self.declaration, self.keyset, self.python_columns, source=self.read, target=self.target
+        )
+
+    def reads_unlocked(self, options: Options) -> bool:
+        """As the declaration's, of this source."""
+        return self.declaration.reads_unlocked(options, lockable=self.source.is_lockable)
+
+    def whole(self) -> sql.Composed:
+        """All rows that are the job's, with what is read of them without locks."""
+        keyset = readable(query_of(self.declaration), self.keyset, self.reading)
+        return sql.SQL("SELECT {} FROM {} WHERE {}").format(
+            sql.SQL(", ").join(self.reading.values), keyset.from_table, keyset.condition
+        )
+
+    @property
     def removal(self) -> Removal | None:
         """What deletes the rows that were moved."""
         return Removal(self.keyset) if self.declaration.deletes_source else None
@@ -83,8 +101,8 @@ class Subject:
     @property
     def known_columns(self) -> tuple[str, ...] | None:
         """All columns that are written; None: a transform may name any of the target's."""
-        target, is_python = self.declaration.target, self.declaration.kind in {"row", "batch"}
-        if isinstance(target, Insert) and is_python and target.columns is None:
+        target = self.declaration.target
+        if isinstance(target, Insert) and not self.declaration.computes and target.columns is None:
             return None
         return self.columns or None
 
@@ -102,12 +120,8 @@ class Subject:
 
     def unlocked_page(self, *, after: bool) -> tuple[sql.Composed, Mapping[str, Any]]:
         """The statement that reads a page without locks, and what it is given beside the bounds."""
-        declaration, columns = self.declaration, self.python_columns
-        reading = reading_of(
-            declaration, self.keyset, columns, source=self.read, target=self.target
-        )
-        query = query_of(declaration)
-        statement = unlocked.page(self.keyset, reading, query, columns, after=after)
+        keyset = readable(query_of(self.declaration), self.keyset, self.reading)
+        statement = unlocked.page(keyset, self.reading, after=after)
         return statement, {**self.arguments, **unlocked.seed()}
 
 
@@ -133,8 +147,13 @@ def examine(
     source: Relation | None = None
     target: Relation | None = None
     read: Relation | None = None
-    with found.refused("source-missing", why="The rows are taken from this table."):
-        source = catalog.relation(reader, table_of(declaration), used_by=f"{name}.source")
+    if declaration.source.table is None:
+        with found.refused("query-not-runnable", why="It gives the rows."):
+            source = source_relation(reader, declaration, None, arguments)
+    else:
+        with found.refused("source-missing", why="The rows are taken from this table."):
+            source = source_relation(reader, declaration, declaration.source.table, arguments)
+    if source is not None:
         found.findings += check_kind(declaration, source)
     if isinstance(declaration.target, Insert):
         with found.refused("target-missing", why="The rows are written into this table."):

@@ -58,7 +58,7 @@ def deadlock_timeout(scene: Scene) -> Iterator[Finding]:
     deadlock, lock = scene.server.deadlock_timeout, scene.options.lock_timeout_seconds
     batch = scene.options.target_batch_seconds
     # a Python transform is given the time up to DEADLOCK_TIMEOUT_SECONDS, whatever the server has
-    locks_meanwhile = not scene.subject.declaration.reads_unlocked(scene.options)
+    locks_meanwhile = not scene.subject.reads_unlocked(scene.options)
     is_python = scene.subject.writer.is_python and locks_meanwhile
     longest = DEADLOCK_TIMEOUT_SECONDS if is_python else batch + lock
     if max(longest, batch + lock) <= deadlock:
