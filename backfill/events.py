@@ -70,7 +70,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-#: What stands in the reason of a failure before the keys that it names.
+#: What stands in the reason of a failure, or of a pause, before the keys that it names.
 NAMING_KEYS = "; for example"
 
 
@@ -149,12 +149,12 @@ def without_keys(event: str, detail: Mapping[str, Any]) -> dict[str, Any]:
     """An event's fields as they may leave the ledger: for a log, for Redis, for a page."""
     if event == Event.RUN_BEGUN:
         return {name: value for name, value in detail.items() if name != "horizon"}
-    if event == Event.RUN_FAILED:
+    if event in {Event.RUN_FAILED, Event.RUN_PAUSED}:
         return {**detail, "reason": reason_without_keys(str(detail.get("reason", "")))}
     return dict(detail)
 
 
 def reason_without_keys(reason: str) -> str:
-    """Why a run failed, without the keys that the ledger has with it."""
+    """Why a run failed or paused, without the keys that the ledger has with it."""
     told, named, _ = reason.partition(NAMING_KEYS)
     return f"{told} (keys are left out)" if named else reason

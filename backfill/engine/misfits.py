@@ -12,6 +12,7 @@ from typing import Any
 
 from backfill.engine.bench import Bench
 from backfill.engine.faults import StopError
+from backfill.events import NAMING_KEYS
 from backfill.model import Key
 from backfill.pg import unfit
 from backfill.pg.keyset import Keyset, bound, key_arrays
@@ -20,8 +21,7 @@ from backfill.pg.keyset import Keyset, bound, key_arrays
 def refuse_repeated(keyset: Keyset, key: Sequence[str | None]) -> StopError:
     """What stops a run that has met a key twice."""
     return StopError(
-        f"two rows have the key {_told(key)}; each must have one of its own"
-        f" ({', '.join(keyset.columns)})",
+        f"two rows have the same key ({', '.join(keyset.columns)}){NAMING_KEYS} {_told(key)}",
         summary="a key occurs twice",
     )
 
@@ -43,8 +43,8 @@ def check_null(keyset: Keyset, key: Sequence[Any]) -> None:
         return
     columns = [column for column, part in zip(keyset.columns, key, strict=True) if part is None]
     raise StopError(
-        f"a row has the key {_told(key)}: {', '.join(columns)} is NULL, which no cursor can pass;"
-        " leave such rows out of the source (IS NOT NULL), or name another key",
+        f"{', '.join(columns)} of the key is NULL in a row, which no cursor can pass; leave such"
+        f" rows out of the source (IS NOT NULL), or name another key{NAMING_KEYS} {_told(key)}",
         summary="a key is NULL",
     )
 

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from backfill.engine.bench import Bench
 from backfill.engine.faults import StopError
+from backfill.events import NAMING_KEYS
 from backfill.job import Row
 from backfill.model import Counts, Key
 from backfill.pg import deferred, unfit
@@ -169,8 +170,8 @@ def _refuse_twice(
     found = bench.conn.execute(statement, arguments).fetchone()
     if found is not None:
         raise StopError(
-            f"the key ({', '.join(found[0])}) occurs twice in {bench.source.qualified} and the"
-            " tables that inherit from it",
+            f"a key occurs twice in {bench.source.qualified} and the tables that inherit from it"
+            f"{NAMING_KEYS} ({', '.join(found[0])})",
             summary="a key occurs twice",
         )
 
@@ -199,8 +200,8 @@ def _read_again(bench: Bench, query: QuerySql, keys: Sequence[Key]) -> tuple[lis
     if len(set(places)) < len(places):
         twice = next(place for place, after in pairwise(places) if place == after)
         raise StopError(
-            f"the query gives two rows of the key ({', '.join(keys[twice - 1])}); a row of"
-            f" {bench.source.qualified} can be given once only",
+            f"the query gives two rows of one key; a row of {bench.source.qualified} can be given"
+            f" once only{NAMING_KEYS} ({', '.join(keys[twice - 1])})",
             summary="a key occurs twice",
         )
     made = [] if bench.rows is None else bench.rows.many([line[1:] for line in lines])

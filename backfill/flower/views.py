@@ -68,8 +68,15 @@ def of_database(house: House, name: str) -> dict[str, Any]:
     }
 
 
+def _told(picture: Picture) -> dict[str, Any]:
+    """A picture, wherever it comes from, without keys in the reasons of pauses."""
+    told = picture.to_json()
+    pauses = [pause | {"reason": reason_without_keys(pause["reason"])} for pause in told["pauses"]]
+    return told | {"pauses": pauses}
+
+
 def _card(gallery: Gallery, picture: Picture) -> dict[str, Any]:
-    whole = picture.to_json()
+    whole = _told(picture)
     card = {name: whole[name] for name in _ON_CARDS}
     if picture.progress.run.run_state.is_live:
         pulses, recent = gallery.points(picture.progress.run.id)
@@ -90,7 +97,7 @@ def run(house: House, database: str, run_id: str) -> dict[str, Any]:
     of_run = picture.progress.run
     shared = gallery.overview()
     return {
-        **picture.to_json(),
+        **_told(picture),
         "bounds": bounds_to_json(replace(of_run, **untold(of_run))),  # wherever it comes from
         "failure": None if of_run.failure is None else reason_without_keys(of_run.failure),
         "database": of_database(house, database),

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from backfill.checkpoint import Snapshot
-from backfill.events import without_keys
+from backfill.events import reason_without_keys, without_keys
 from backfill.model import Counts, SignalState
 from backfill.pg import ledger as pg
 from backfill.pg.connect import Connection, server_time
@@ -109,7 +109,10 @@ class Picture:
                 "rates": progress.rates,
                 "turns": _plain(progress.turns),
                 "workers": progress.workers,
-                "pauses": [_plain(one) for one in progress.pauses],
+                "pauses": [
+                    _plain(replace(one, reason=reason_without_keys(one.reason)))
+                    for one in progress.pauses
+                ],
                 "signals": [_plain(one) for one in progress.signals],
                 "slots": None if progress.slots is None else _plain(progress.slots),
                 "cells": [_plain(one) for one in self.cells],

@@ -20,7 +20,7 @@ from backfill.engine.bench import Bench
 from backfill.engine.report import Ended, Report
 from backfill.engine.work import work
 from backfill.errors import BackfillError, UnreachableError
-from backfill.events import Event
+from backfill.events import Event, reason_without_keys
 from backfill.model import RunState
 from backfill.pg.failure import classify
 from backfill.pg.ledger import pauses
@@ -158,7 +158,8 @@ def _told(bench: Bench, report: Report) -> str:
     if report.state != RunState.PAUSED:
         return report.told()
     causes = [
-        f"{pause.cause}: {pause.reason}" for pause in pauses(bench.conn, bench.ledger, bench.run.id)
+        f"{pause.cause}: {reason_without_keys(pause.reason)}"
+        for pause in pauses(bench.conn, bench.ledger, bench.run.id)
     ]
     return "; ".join([report.told(), *causes])
 

@@ -259,7 +259,11 @@ NULLS = [
 @pytest.mark.parametrize(("columns", "values"), NULLS)
 @pytest.mark.parametrize("batch_rows", [1, 100])
 def test_a_key_with_a_null_stops_the_run_and_is_named(
-    shop: Worksite, columns: str, values: str, batch_rows: int
+    shop: Worksite,
+    columns: str,
+    values: str,
+    batch_rows: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also where no row comparison would ever find it: behind a page that ends within its group."""
     shop.execute("ALTER TABLE sale ALTER region DROP NOT NULL")
@@ -274,8 +278,11 @@ def test_a_key_with_a_null_stops_the_run_and_is_named(
     options = Options(batch_rows=batch_rows, slice_rows=7, concurrency=1)
     done = shop.run(type("Nulls", (Job,), parts), options=options)
     assert done.state == "paused"
-    assert f"a row has the key ({values.replace(chr(39), '')})" in done.why_paused
-    assert "is NULL" in done.why_paused
+    assert f"; for example ({values.replace(chr(39), '')})" in done.why_paused
+    assert " of the key is NULL in a row" in done.why_paused
+    # keys are values of rows: the log does not have them
+    assert done.event("run.paused").detail["reason"] in done.why_paused
+    assert "; for example" not in capsys.readouterr().out
     # what cannot be named any more is not lost either: mended, it goes on to all of them
     shop.execute("DELETE FROM sale WHERE id = 601")
     shop.lift(done.run)
@@ -319,7 +326,7 @@ def test_a_key_that_two_rows_have_stops_the_run_wherever_a_page_ends(
     for batch_rows, slice_rows in product([1, 2, 3, 100], [2, 3, 100]):
         options = Options(batch_rows=batch_rows, slice_rows=slice_rows, concurrency=1)
         done = shop.run(type("Twice", (Job,), parts), options=options)
-        assert f"error: two rows have the key ({key}" in done.why_paused
+        assert f"error: two rows have the same key (month); for example ({key}" in done.why_paused
         met = [row[0] for row in shop.rows("SELECT month FROM total ORDER BY 1")]
         assert met == [n for n in (1, 2, 3) if n < float(key)][: len(met)]
         shop.execute("DELETE FROM backfill.run; TRUNCATE total")
@@ -339,7 +346,7 @@ def test_a_key_of_a_row_that_is_ours_and_of_one_that_is_not_is_met_twice_too(
         "target": Insert("total", on_conflict="error"),
     }
     done = shop.run(type("Twice", (Job,), parts), options=Options(batch_rows=10))
-    assert "two rows have the key (5000)" in done.why_paused
+    assert "two rows have the same key (month); for example (5000)" in done.why_paused
 
 
 @pytest.mark.parametrize("job", [Copy, CopyInSql, CopyInPython])

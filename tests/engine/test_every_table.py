@@ -466,7 +466,7 @@ def test_a_key_of_a_parent_that_occurs_in_its_child_too_stops_the_run(site: Work
     for job in (InSql, InPython):
         done = site.run(type(f"Twice{job.__name__}", (job,), {"source": Table("t")}), options=TINY)
         site.execute("DELETE FROM backfill.run")
-        assert "the key (4) occurs twice in public.t" in done.why_paused
+        assert "a key occurs twice in public.t and" in done.why_paused
         assert site.rows("SELECT DISTINCT n FROM t WHERE id IN (4, 5) ORDER BY n") == [(0,), (7,)]
 
 
