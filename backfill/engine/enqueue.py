@@ -20,7 +20,7 @@ from backfill.job.declaration import Declaration, bind
 from backfill.model import Key, RunState
 from backfill.pg.bounds import Resolved, resolve
 from backfill.pg.changes import claim_writes, insert_run
-from backfill.pg.connect import Connection, transaction
+from backfill.pg.connect import Connection, refuse_standby_source, transaction
 from backfill.pg.control import stopped
 from backfill.pg.ledger import Ledger, Run, add_event, get_run
 
@@ -71,9 +71,12 @@ def prepare(
         source_conn: to the source's database, where it is not the one that is written.
 
     Raises:
-        BackfillError: the preflight refuses, or a parameter or bound is wrong.
+        BackfillError: the preflight refuses, a parameter or bound is wrong, or the source's
+            database is a standby.
     """
     values = declaration.complete_params(params)
+    if source_conn is not None:
+        refuse_standby_source(source_conn)
     job = bind(declaration.job_class, params, environ=environ)
     arguments = declaration.sql_arguments(job)
     found = preflight(

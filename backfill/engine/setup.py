@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import psycopg
 
@@ -25,7 +26,13 @@ from backfill.job.declaration import Declaration, bind
 from backfill.job.secret import Secrets
 from backfill.pg import catalog, slices
 from backfill.pg.bounds import begin_at
-from backfill.pg.connect import READ_LIMITS, Connection, refuse_standby, transaction
+from backfill.pg.connect import (
+    READ_LIMITS,
+    Connection,
+    refuse_standby,
+    refuse_standby_source,
+    transaction,
+)
 from backfill.pg.control import add_event_once
 from backfill.pg.keyset import Keyset
 from backfill.pg.ledger import Ledger, Run
@@ -58,12 +65,14 @@ def make_bench(
 
     Raises:
         ProjectError: a table or column is gone, a secret's variable is not set, `setup` raised.
-        UnreachableError: a database does not answer, or the one that is written is a standby.
+        UnreachableError: a database does not answer, or is a standby.
     """
+    if connect_source is not None:
+        connect_source = partial(_to_primary, connect_source)
     conn = connect()
     source_conn: Connection | None = None
     try:
-        refuse_standby(conn)  # the source may be one
+        refuse_standby(conn)
         source_conn = None if connect_source is None else connect_source()
         bench = _make(
             conn,
@@ -93,6 +102,17 @@ def make_bench(
     if connect_source is not None:
         bench.source_conn, bench.connect_source = source_conn, connect_source
     return bench
+
+
+def _to_primary(connect: Callable[[], Connection]) -> Connection:
+    """Each time anew: after a fail-over the same address may lead to a standby."""
+    conn = connect()
+    try:
+        refuse_standby_source(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
 
 
 def _make(

@@ -141,6 +141,22 @@ def refuse_standby(conn: Connection) -> None:
         )
 
 
+def refuse_standby_source(conn: Connection) -> None:
+    """Rows cannot be copied from a standby: some would be missed, and nobody would know (I2).
+
+    It shows no transaction of its primary that still writes, so those with rows behind the cursor
+    cannot be waited for; and it may lag behind the horizon.
+
+    Raises:
+        UnreachableError: the server is a standby.
+    """
+    if conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+        raise UnreachableError(
+            "the source's database is a standby: rows that its primary commits late are missed",
+            remedy="Point the source's URL at the primary.",
+        )
+
+
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

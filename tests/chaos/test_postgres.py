@@ -251,6 +251,7 @@ def test_a_fail_over_to_a_synchronous_standby(
     """What had committed is there; what was in hand happened or did not, and the ledger knows."""
     with before_fail_over(server, faulty, proxy) as (standby, run, die):
         check_standby(server, standby, run)
+        check_standby_source(faulty, standby, run)
         set_server(faulty, "synchronous_standby_names", "replica1")
         try:
             check_fail_over(faulty, proxy, standby, run, AtVisit("before COMMIT", 8, die))
@@ -267,6 +268,21 @@ def check_standby(server: LocalPostgres, standby: LocalPostgres, run: Run) -> No
         pytest.raises(UnreachableError, match="it is a standby now"),
     ):
         far.bench(Increment, run)
+
+
+class FromStandby(Job):
+    source = Table("t")
+    target = Insert("copies", on_conflict="error", database="there")
+
+
+def check_standby_source(faulty: Worksite, standby: LocalPostgres, run: Run) -> None:
+    """I2: it shows no transaction that still writes; neither a new run reads there nor one that
+    comes back to it.
+    """
+    with closing(Worksite(faulty.url, source_url=standby.url("now"))) as far:
+        for refused in (lambda: far.enqueue(FromStandby), lambda: far.bench(Increment, run)):
+            with pytest.raises(UnreachableError, match="source's database is a standby"):
+                refused()
 
 
 def check_fail_over(
