@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from backfill.engine.bench import Bench
 from backfill.engine.faults import StopError
+from backfill.engine.telling import raised
 
 
 def call_hook(bench: Bench, name: str, hook: Callable[[], None]) -> None:
@@ -18,7 +19,6 @@ def call_hook(bench: Bench, name: str, hook: Callable[[], None]) -> None:
         hook()
     except Exception as error:
         raise StopError(
-            f"{type(bench.job).__name__}.{name} raised {type(error).__name__}:"
-            f" {bench.secrets.hidden(str(error))}",
+            f"{type(bench.job).__name__}.{name} raised {raised(error, bench.secrets)}",
             summary=f"{name} raised {type(error).__name__}",
         ) from error

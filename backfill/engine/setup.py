@@ -17,6 +17,7 @@ from backfill.engine.reading import reading_of
 from backfill.engine.removal import Removal
 from backfill.engine.rows import keyset_of, query_of, read_relation, source_relation
 from backfill.engine.sizing import BatchSizer
+from backfill.engine.telling import raised
 from backfill.engine.transform import PythonTransform
 from backfill.engine.write import Writer
 from backfill.errors import ProjectError
@@ -229,8 +230,7 @@ def _set_up(conn: Connection, run: Run, job: Job, secrets: Secrets) -> None:
             raise
         except Exception as error:
             raise ProjectError(
-                f"{type(job).__name__}.setup raised {type(error).__name__}:"
-                f" {secrets.hidden(str(error))}",
+                f"{type(job).__name__}.setup raised {raised(error, secrets)}",
                 remedy="Mend it; it may read, and nothing else.",
             ) from error
 

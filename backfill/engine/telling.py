@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import psycopg
+
 from backfill.job.secret import Secrets
-from backfill.pg.failure import Fault
+from backfill.pg.failure import Fault, classify
 
 
 def in_a_reason(fault: Fault, secrets: Secrets) -> str:
@@ -11,6 +13,15 @@ def in_a_reason(fault: Fault, secrets: Secrets) -> str:
     if fault.may_quote:
         return f"{fault.summary}; the message may quote a row: PostgreSQL's log has it"
     return secrets.hidden(fault.told)
+
+
+def raised(error: Exception, secrets: Secrets) -> str:
+    """What a job's own code raised: its message is the job's to choose, but PostgreSQL's may quote
+    a row that the job has read.
+    """
+    if isinstance(error, psycopg.Error):
+        return in_a_reason(classify(error, writing=False, seconds=0.0, timeout=1.0), secrets)
+    return f"{type(error).__name__}: {secrets.hidden(str(error))}"
 
 
 def to_its_owner(fault: Fault, secrets: Secrets) -> str:

@@ -100,3 +100,28 @@ def test_a_setup_that_raises_names_the_job_and_leaves_no_connection_behind(site:
     with pytest.raises(ProjectError, match=r"LooksUp\.setup raised UndefinedTable"):
         site.bench(LooksUp, run)
     until(lambda: site.value(sessions) == before, what="the connection to be closed")
+
+
+def test_what_postgresql_says_to_a_job_of_its_own_may_quote_a_row_and_is_left_out(
+    site: Worksite,
+) -> None:
+    """The reason goes to logs, to Redis and to Flower."""
+    site.numbers(3)
+    site.execute("UPDATE t SET label = 'ada@example.org'")
+
+    class Casts(LooksUp):
+        def setup(self, conn: psycopg.Connection[Any]) -> None:
+            conn.execute("SELECT label::int FROM t")
+
+    with pytest.raises(ProjectError, match=r"setup raised InvalidText") as refused:
+        site.bench(Casts, site.enqueue(Casts))
+    assert "ada@" not in refused.value.message
+
+    class Asks(Hooked):
+        def before_run(self, run: RunInfo) -> None:
+            with psycopg.connect(site.url) as conn:
+                conn.execute("SELECT label::int FROM t")
+
+    paused = site.run(Asks)
+    assert paused.why_paused.startswith("error: Asks.before_run raised InvalidText")
+    assert "ada@" not in paused.why_paused
