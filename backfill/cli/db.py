@@ -60,18 +60,22 @@ def upgrade(
         return
     if since is not None:
         raise UsageError("--since belongs to --sql: an upgrade sees for itself what is installed")
+    # a variable that is missing, or a no, is met before the first is written
     for name in names:
-        _upgrade(session, name, yes=yes)
+        _ = settings.database(name).url
+    for name in names:
+        session.confirm_write(name, yes=yes)
+    for name in names:
+        _upgrade(session, name)
 
 
-def _upgrade(session: Session, database: str, *, yes: bool) -> None:
+def _upgrade(session: Session, database: str) -> None:
     from backfill.pg.connect import connect
     from backfill.pg.install import upgrade as install
     from backfill.url import safe_url
 
     settings = session.project.settings
     url = settings.database(database).url
-    session.confirm_write(database, yes=yes)
     conn = connect(url)
     try:
         before, after = install(conn, schema=settings.schema)

@@ -64,6 +64,20 @@ def test_yes_answers_the_question(judged: Shop) -> None:
     assert judged("run", "lower_email", "--yes").code == 0
 
 
+@pytest.mark.parametrize(
+    ("archive", "code"), [("postgresql://127.0.0.1:1/archive", 5), ("", 3)], ids=["no", "missing"]
+)
+def test_an_upgrade_of_several_databases_begins_when_all_are_confirmed(
+    shop: Shop, archive: str, code: int
+) -> None:
+    plain = '[databases.main]\nurl_env = "BACKFILL_DATABASE_URL"\n'
+    shop.settings(f'{plain}[databases.archive]\nurl_env = "ARCHIVE_URL"\nconfirm = true\n')
+    shop.conn.execute("DROP SCHEMA backfill CASCADE")
+    done = shop("db", "upgrade", ARCHIVE_URL=archive)
+    assert (done.code, done.stdout) == (code, "")
+    assert not shop.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'backfill'")
+
+
 class Terminal:
     """A command on a terminal of its own: what it prints, and what one types.
 
