@@ -137,7 +137,7 @@ def _place(place: Place) -> Iterator[str]:
 
     where = f", after {plain(key_text(place.after))}" if place.after is not None else ""
     yield (
-        f"{place.name}{where}: {place.taken:,} rows in {place.batches:,}"
+        f"{place.name}{where}: {place.taken:,} row{'s' * (place.taken != 1)} in {place.batches:,}"
         f" batch{'es' * (place.batches != 1)},"
         f" {place.seconds:.3g} s: {place.written:,} written, {place.unchanged:,} unchanged,"
         f" {len(place.refused):,} into quarantine"

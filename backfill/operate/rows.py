@@ -19,9 +19,8 @@ def release_quarantine(project: Project, desk: Desk, run: Run, *, by: str) -> To
     """
     _refuse_if_empty(desk, run)
     rows = lifecycle.release_quarantine(desk.conn, desk.ledger, run.id, by=by)
-    return Told(lines=(f"{run.id}: {rows:,} rows are taken again",)).then(
-        go_on(project, desk, run.id, by=by)
-    )
+    told = "1 row is taken again" if rows == 1 else f"{rows:,} rows are taken again"
+    return Told(lines=(f"{run.id}: {told}",)).then(go_on(project, desk, run.id, by=by))
 
 
 def accept_quarantine(project: Project, desk: Desk, run: Run, *, by: str) -> Told:
@@ -32,9 +31,8 @@ def accept_quarantine(project: Project, desk: Desk, run: Run, *, by: str) -> Tol
     """
     _refuse_if_empty(desk, run)
     rows = lifecycle.accept_quarantine(desk.conn, desk.ledger, run.id, by=by)
-    return Told(lines=(f"{run.id}: {rows:,} rows stay as they are",)).then(
-        go_on(project, desk, run.id, by=by)
-    )
+    told = "1 row stays as it is" if rows == 1 else f"{rows:,} rows stay as they are"
+    return Told(lines=(f"{run.id}: {told}",)).then(go_on(project, desk, run.id, by=by))
 
 
 def _refuse_if_empty(desk: Desk, run: Run) -> None:

@@ -84,7 +84,7 @@ def retry(project: Project, desk: Desk, run: Run, *, by: str) -> Told:
             )
         relation, columns = found.relation, found.columns
     lifecycle.retry(desk.conn, desk.ledger, run.id, by=by, relation=relation, columns=columns)
-    return Told(lines=(f"{run.id} goes on where it stopped",)).then(
+    return Told(lines=(f"{run.id} is taken up again where it stopped",)).then(
         go_on(project, desk, run.id, by=by)
     )
 

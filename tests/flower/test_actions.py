@@ -57,7 +57,7 @@ def test_where_a_confirmation_is_wanted_the_databases_name_is_typed(crew: Crew, 
 def test_a_failed_run_is_taken_up_again(crew: Crew, run: str) -> None:
     lifecycle.fail(crew.desk.conn, crew.desk.ledger, run, reason="it broke", by="the test")
     answer = perform(crew.project, asked("retry", run))
-    assert answer.lines == (f"{run} goes on where it stopped",)
+    assert answer.lines == (f"{run} is taken up again where it stopped",)
     assert crew.state(run).is_live
     assert [event.name for event in crew.events(run)][-1] == "run.retried"
 
