@@ -23,6 +23,7 @@
 | rows.accepted | quarantined rows stay as they are | rows |
 | slice.freed | its lease had run out | slice, holder, epoch |
 | slice.rewalked | more remains of it than it left on purpose | slice, passes, remaining, left |
+| commit.unconfirmed | it holds, but the wait for a synchronous standby was cancelled | seconds |
 | backend.terminated | a lost holder's transaction was ended | pid |
 | signal.off | this role cannot read a signal that nobody asked for | signal, reason |
 | stop.all | the red button: every live run is paused, and every new one | reason, runs |
@@ -115,6 +116,7 @@ class Event(StrEnum):
     ROWS_QUARANTINED = "rows.quarantined"
     ROWS_RELEASED = "rows.released"
     ROWS_ACCEPTED = "rows.accepted"
+    COMMIT_UNCONFIRMED = "commit.unconfirmed"
     BACKEND_TERMINATED = "backend.terminated"
     WORKER_STARTED = "worker.started"
     WORKER_STOPPED = "worker.stopped"
@@ -138,6 +140,7 @@ LEVELS: Mapping[Event, int] = {
     Event.RUN_PAUSED: logging.WARNING,
     Event.RUN_FAILED: logging.ERROR,
     Event.SLICE_FREED: logging.WARNING,
+    Event.COMMIT_UNCONFIRMED: logging.WARNING,
     Event.BACKEND_TERMINATED: logging.WARNING,
     Event.ROWS_QUARANTINED: logging.WARNING,
     Event.SIGNAL_OFF: logging.WARNING,

@@ -116,6 +116,8 @@ class Bench:
         source_conn: to the source's database, where it is not the one that is written; and where
             nothing of the source can be locked, so that the lease is renewed while a page is read.
         control: what live.py remembers between two looks at the ledger.
+        is_unconfirmed: a commit was not confirmed by a synchronous standby, and nobody is told yet.
+        told_unconfirmed_at: when somebody was, on the monotonic clock.
     """
 
     conn: Connection
@@ -152,6 +154,8 @@ class Bench:
     max_slots: int | None = None
     on_tune: Callable[[Options], None] = lambda _: None
     control: Watched = field(default_factory=Watched)
+    is_unconfirmed: bool = False
+    told_unconfirmed_at: float = float("-inf")
     connect: Callable[[], Connection] | None = None
     source_conn: Connection | None = None
     connect_source: Callable[[], Connection] = _no_source
@@ -177,6 +181,10 @@ class Bench:
                 if self.source_conn is not None and self.source_conn.closed:
                     self.source_conn = self.connect_source()
         self.texts = self.texts.on(self.conn)
+
+    def hear_unconfirmed(self) -> None:
+        """A batch holds on this server alone: somebody ended the wait for its standby."""
+        self.is_unconfirmed = True
 
     def close(self) -> None:
         """Close its connections."""

@@ -173,6 +173,7 @@ def _commit(
         name=application_name(held.run, held.number, held.epoch),
         run=held.run,
         in_batch=True,
+        on_unconfirmed=bench.hear_unconfirmed,
     ):
         step.begin("page")
         now = batch.hold(bench, held, may_be_paused=not bench.writer.writes_rows)

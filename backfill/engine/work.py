@@ -41,6 +41,7 @@ from backfill.engine.pausing import (
 )
 from backfill.engine.report import Ended, Report
 from backfill.engine.sizing import Resized
+from backfill.engine.standby import tell_if_unconfirmed
 from backfill.engine.stuck import fail_if_stuck
 from backfill.engine.turn import next_turn
 from backfill.engine.verify import verify
@@ -269,6 +270,7 @@ def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bo
         report.batches += 1
         report.counts += done.added
         _tell(bench, done)
+        tell_if_unconfirmed(bench, done.seconds)
         if done.refused and pause_over_budget(bench):
             return 0.0
         if done.at_end:

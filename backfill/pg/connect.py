@@ -8,7 +8,7 @@ Invariants kept here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -41,6 +41,10 @@ Connection = psycopg.Connection[TupleRow]
 TCP_USER_TIMEOUT_SECONDS = 5.0
 #: A batch holds row locks while Python transforms; a holder that is stopped there is cut off.
 IDLE_IN_TRANSACTION_SECONDS = 5.0
+
+
+#: Where PostgreSQL's source (syncrep.c) says that it has given up waiting for a standby.
+_WAITING_FOR_STANDBY = "SyncRepWaitForLSN"
 
 
 class _LenientLoader(Loader):
@@ -192,6 +196,7 @@ def begin_statement(
 ) -> sql.SQL:
     """BEGIN and its settings, as one message.
 
+    `client_min_messages` lets the warning pass that a commit was not confirmed (`transaction`).
     `row_security = off` turns rows hidden by a policy into an error instead of a loss (I2).
     `backfill.run` is the setting by which users' triggers recognise our writes.
     Deferred constraints are checked at once: in COMMIT they would fail outside every time-out.
@@ -217,6 +222,7 @@ def begin_statement(
                 "extra_float_digits": "1",
                 "bytea_output": "hex",
                 "row_security": "off",
+                "client_min_messages": "warning",
                 "application_name": name,
                 "backfill.run": run,
             }.items()
@@ -241,11 +247,16 @@ def transaction(
     run: str = "",
     in_batch: bool = False,
     joins_freely: bool = False,
+    on_unconfirmed: Callable[[], None] | None = None,
 ) -> Iterator[None]:
     """One transaction under `limits`; commits at the end, rolls back on any exception.
 
     A failure of COMMIT itself is raised as it comes: whether it took effect must then be read from
     the ledger, never tried again (I1).
+
+    Args:
+        on_unconfirmed: called when the commit holds here, but its wait for a synchronous standby
+            was cancelled: a warning of PostgreSQL's, no error. No time-out ends that wait.
     """
     conn.execute(
         begin_statement(limits, name=name, run=run, in_batch=in_batch, joins_freely=joins_freely)
@@ -255,7 +266,21 @@ def transaction(
     except BaseException:
         roll_back(conn)
         raise
-    conn.execute("COMMIT")
+    if on_unconfirmed is None:
+        conn.execute("COMMIT")
+        return
+    heard: list[str | None] = []
+
+    def hear(warning: psycopg.errors.Diagnostic) -> None:
+        heard.append(warning.source_function)  # its words are translated
+
+    conn.add_notice_handler(hear)
+    try:
+        conn.execute("COMMIT")
+    finally:
+        conn.remove_notice_handler(hear)
+    if _WAITING_FOR_STANDBY in heard:
+        on_unconfirmed()
 
 
 @contextmanager

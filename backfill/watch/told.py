@@ -119,6 +119,10 @@ _WORDS: Mapping[str, Callable[[Detail], str]] = {
     Event.ROWS_ACCEPTED: lambda detail: (
         f"{_number(detail.get('rows'), 'row')} in quarantine stay as they are"
     ),
+    Event.COMMIT_UNCONFIRMED: lambda detail: (
+        "the wait for a synchronous standby was cancelled: a batch holds on the primary alone,"
+        f" after {detail.get('seconds')} s"
+    ),
     Event.BACKEND_TERMINATED: lambda detail: (
         f"a lost holder's transaction was ended (pid {detail.get('pid')})"
     ),

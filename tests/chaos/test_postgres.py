@@ -7,6 +7,7 @@ tests/engine/test_faults.py; docs/reference/faults.md lists them all.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -143,24 +144,52 @@ def test_a_full_disk_pauses_and_with_space_again_it_goes_on(
     assert faulty.rows("SELECT count(*), count(DISTINCT id) FROM copies") == [(ROWS, ROWS)]
 
 
-def test_a_synchronous_standby_that_hangs_is_waited_for(faulty: Worksite) -> None:
-    """COMMIT waits, in vain, up to our time-out; then it has taken effect here all the same."""
+def test_a_synchronous_standby_that_hangs_is_waited_for_until_somebody_ends_that(
+    faulty: Worksite, server: LocalPostgres
+) -> None:
+    """No time-out of PostgreSQL bounds that wait. Who cancels it is told what it means (I7).
+
+    Also where the database lets no warning pass.
+    """
     faulty.numbers(ROWS)
-    run = faulty.enqueue(
-        Increment, options=Options(batch_rows=50, slice_rows=100, statement_timeout_seconds=0.5)
-    )
-
-    def ask_for_a_standby() -> None:
-        set_server(faulty, "synchronous_standby_names", "nobody")
-        threading.Timer(1.5, lambda: reset_server(faulty, "synchronous_standby_names")).start()
-
-    probe = AtVisit("before COMMIT", 2, ask_for_a_standby)
-    began = time.monotonic()
-    with faulty.crew(Increment, run, probe=probe):
-        pass
-    assert time.monotonic() - began > 1.0, "nobody waited"
-    until(lambda: setting(faulty, "synchronous_standby_names") == "", what="the setting to go")
+    faulty.execute("ALTER DATABASE now SET client_min_messages = 'error'")
+    options = Options(batch_rows=10, slice_rows=100, statement_timeout_seconds=0.5)
+    run = faulty.enqueue(Increment, options=options)
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with (
+        standby_of(server) as standby,
+        hanging_later(faulty, standby) as (hang, go_on),
+        faulty.crew(Increment, run, probe=AtVisit("before COMMIT", 2, hang)),
+    ):
+        until(lambda: faulty.rows(waiting), what="the wait for the standby")
+        ((pid,),) = faulty.rows(waiting)
+        time.sleep(1.0)
+        assert faulty.rows(waiting) == [(pid,)], "it has given up"
+        before = faulty.outcome(run).counts.written
+        faulty.execute("SELECT pg_cancel_backend(%s)", pid)
+        told = faulty.until_event(run, "commit.unconfirmed")
+        assert faulty.outcome(run).counts.written == before + 10, "it took effect here"
+        go_on()
     done_once(faulty, faulty.outcome(run))
+    assert told.detail["seconds"] >= 1.0
+
+
+@contextmanager
+def hanging_later(
+    site: Worksite, standby: LocalPostgres
+) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """A standby that commits wait for; yields what lets it hang, and what lets it go on."""
+    with psycopg.connect(standby.url()) as conn:
+        receiver = conn.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()
+    assert receiver is not None
+    (pid,) = receiver
+    set_server(site, "synchronous_standby_names", "replica1")
+    try:
+        yield lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        reset_server(site, "synchronous_standby_names")
+        until(lambda: setting(site, "synchronous_standby_names") == "", what="the setting to go")
 
 
 def set_server(site: Worksite, name: str, value: str) -> None:
