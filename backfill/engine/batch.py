@@ -9,7 +9,8 @@ Invariants kept here:
 
 Where a process can die, and what is then so (tests/engine/test_crash_points.py kills it at each):
 
-    before the page      nothing happened
+    before BEGIN         nothing happened; who stands still here comes back under an old epoch
+    before the page      the same
     after the write      the transaction rolls back: nothing happened
     before COMMIT        the same
     after COMMIT         everything happened; the cursor says so, whether or not we heard the reply
@@ -94,6 +95,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
     """
     started = bench.clock.monotonic()
     step = Step(bench)
+    probe("before BEGIN")
     try:
         with transaction(
             bench.conn,
@@ -101,6 +103,7 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             name=application_name(held.run, held.number, held.epoch),
             run=held.run,
             in_batch=True,
+            on_unconfirmed=bench.hear_unconfirmed,
         ):
             now = hold(bench, held)
             rows = limit.within(bench, now, rows)

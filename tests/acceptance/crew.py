@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -40,6 +40,7 @@ QUICK: Mapping[str, float] = {"lease_seconds": 2, "reconcile_seconds": 0.3, "tas
 SHIPPED: Mapping[str, float] = {}
 #: Where a process can be killed in a batch (backfill/engine/batch.py).
 POINTS = (
+    "before BEGIN",
     "before the page",
     "after the write",
     "before COMMIT",
@@ -131,7 +132,15 @@ class Crew:
         folder: an empty one, for the project.
         url: of a database with the ledger.
         engine: of the project's settings.
+
+    Attributes:
+        conn: the test's own look at the database.
+        by_way_of: how the project comes to a database; conftest.py puts a pooler between here.
+        is_pooled: it did so.
     """
+
+    by_way_of: ClassVar[Callable[[str], str]] = staticmethod(str)
+    is_pooled: ClassVar[bool] = False
 
     def __init__(
         self, folder: Path, *, url: str, redis_url: str, engine: Mapping[str, float]
@@ -139,12 +148,13 @@ class Crew:
         self.folder = folder
         self.package = f"jobs_{uuid4().hex[:8]}"
         self.workers: list[Worker] = []
+        self._url = url
         self.conn = connect(url)
         self._orders = folder / "orders"
         self._orders.mkdir()
         self._environ = {
             **os.environ,
-            "BACKFILL_DATABASE_URL": url,
+            "BACKFILL_DATABASE_URL": Crew.by_way_of(url),
             "BACKFILL_REDIS_URL": redis_url,
             "CREW_ORDERS": str(self._orders),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -168,7 +178,7 @@ class Crew:
     def reconnect(self) -> None:
         """Connect again: the server has been away."""
         self.conn.close()
-        self.conn = connect(self._environ["BACKFILL_DATABASE_URL"])
+        self.conn = connect(self._url)
         if "desk" in self.__dict__:
             self.desk.conn.close()
             del self.desk

@@ -76,6 +76,7 @@ def _rage(folder: Path, seed: int, kills: int) -> None:
                 key = list(KEYS)[rows // ROWS % len(KEYS)]
                 crew.keep_alive(WORKERS, children=CHILDREN)
                 field.make(key, rate=RATE)
+                storm.outlive()
                 storm.rage(kills)
                 storm.calm()
                 rows += ROWS

@@ -25,6 +25,10 @@ _SLICES_THAT_DO_NOT_TILE = """
         WHERE run = %s) AS s
     WHERE "after" IS DISTINCT FROM before
 """
+_UNDER_AN_OLD_EPOCH = """
+    SELECT slice, epoch, name FROM witness
+    WHERE run = %s AND name NOT LIKE 'backfill %% ' || slice || '.' || epoch LIMIT 20
+"""
 _LEFT_BEHIND = """
     SELECT a.pid, a.application_name, a.state, clock_timestamp() - a.xact_start
     FROM pg_stat_activity a JOIN pg_locks l USING (pid)
@@ -48,6 +52,18 @@ def check_ledger(crew: Crew, run: str) -> None:
     counts = crew.counts(run)
     assert (paged, slices, done) == (total, placed, True)
     assert (counts.paged, counts.total) == (paged, total), "the run's totals are not its slices'"
+    assert crew.query("SELECT FROM witness WHERE run = %s LIMIT 1", run), "nobody bore witness"
+    check_epochs(crew, run)
+
+
+def under_old_epochs(crew: Crew, run: str) -> list[tuple[object, ...]]:
+    """Batches that were recorded under another epoch than their slice had: slice, epoch, name."""
+    return crew.query(_UNDER_AN_OLD_EPOCH, run)
+
+
+def check_epochs(crew: Crew, run: str) -> None:
+    """I3: who has lost a slice commits nothing."""
+    assert under_old_epochs(crew, run) == [], "an old holder committed"
 
 
 def check_nobody_is_left(crew: Crew) -> None:

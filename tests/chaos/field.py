@@ -59,6 +59,22 @@ REFUSED, ODD, LEFT, SUPPRESSED = 6, 7, 8, 9
 ORDINARY = 20
 
 
+#: A batch names to the server (`application_name`) the epoch under which its holder took the slice;
+#: the ledger's row has the epoch of who holds it now. Where a batch is recorded the two are one, or
+#: an old holder has committed: also when every row comes out right, which its lock sees to.
+WITNESS = """
+CREATE TABLE IF NOT EXISTS witness (run text, slice int, epoch bigint, name text);
+CREATE OR REPLACE FUNCTION bear_witness() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.witness
+    VALUES (NEW.run, NEW.number, NEW.epoch, current_setting('application_name'));
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER bear_witness AFTER UPDATE OF batch_rows ON backfill.slice FOR EACH ROW
+EXECUTE FUNCTION bear_witness();
+"""
+
+
 @dataclass(slots=True)
 class Field:
     """A table of `rows` rows (a multiple of 1,000), its three runs, and who deletes from it.
@@ -99,6 +115,7 @@ class Field:
             f" WHEN (old.seq % 1000 = {SUPPRESSED}) EXECUTE FUNCTION suppress()".encode()
         )
         conn.execute("ANALYZE item")
+        conn.execute(WITNESS.encode())
         self.crew.write_jobs(JOBS.format(rate=rate, slice_rows=max(1_000, self.rows // 8)))
         self.runs = {name: self.crew.enqueue(name) for name in NAMES}
 

@@ -23,7 +23,13 @@ from backfill.operate import rows as quarantine
 from backfill.operate import runs as operate
 from backfill.pg.ledger import pauses
 from tests.acceptance.crew import POINTS, Crew, Worker
-from tests.chaos.checker import check_ledger, check_nobody_is_left, check_truth
+from tests.chaos.checker import (
+    check_epochs,
+    check_ledger,
+    check_nobody_is_left,
+    check_truth,
+    under_old_epochs,
+)
 from tests.chaos.field import Field
 
 #: How often each blow comes, in relation to the others. Those of servers come only where a storm
@@ -132,6 +138,39 @@ class Storm:
             self._deal(blow)
             self.crew.keep_alive(self.workers, children=self.children)
             self._wait_for_rows()
+
+    def outlive(self) -> None:
+        """Stop a holder before its next batch until another holds its slice; then it goes on.
+
+        What it does next, it does under an old epoch: it must not commit (I3).
+        """
+        crew = self.crew
+        crew.order("stop child", "before BEGIN")
+        crew.wait(crew.stopped, "a holder stands still")
+        held = crew.query(
+            "SELECT run, number, epoch FROM backfill.slice WHERE holder LIKE %s",
+            f"%:{crew.stopped()}.%",
+        )
+        assert held, "who stands still holds no slice"
+        crew.wait(
+            lambda: crew.query(
+                "SELECT FROM backfill.slice WHERE run = %s AND number = %s AND epoch > %s"
+                " AND holder IS NOT NULL",
+                *held[0],
+            ),
+            "another holds its slice",
+        )
+        told = self._told_of_newer_epochs()
+        crew.let_stopped_go_on()
+        crew.wait(
+            lambda: self._told_of_newer_epochs() > told or under_old_epochs(crew, str(held[0][0])),
+            "who comes back tries to go on",
+        )
+        check_epochs(crew, str(held[0][0]))
+        self.dealt["outlive an epoch"] += 1
+
+    def _told_of_newer_epochs(self) -> int:
+        return sum(worker.log.read_text().count("newer epoch") for worker in self.crew.workers)
 
     def calm(self) -> None:
         """Let everything go on and every run come to its end, and check all of it.

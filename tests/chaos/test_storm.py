@@ -28,10 +28,11 @@ def test_every_row_is_done_once_in_a_storm(
     print(f"CHAOS_SEED={seed}")
     record_property("seed", seed)
     crew = make_crew()
-    field = Field(crew, rows=10_000)
+    field = Field(crew, rows=12_000)
     storm = Storm(field, seed=seed, workers=2, children=2, pause_seconds=0.1, rows_between=300)
     crew.keep_alive(storm.workers, children=storm.children)
     field.make("composite", rate=1_500)
+    storm.outlive()
     for point in POINTS:  # at least once at each, whatever the seed says
         storm.order("kill child", point)
     storm.rage(KILLS)
