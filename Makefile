@@ -69,6 +69,10 @@ test: $(READY)  ## run every test (ARGS="-k cursor" chooses)
 chaos: $(READY)  ## kill workers and servers at work, and check each row (KILLS=1000, SEED=... repeats)
 	@$(BIN)/python -m tests.chaos --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED))
 
+.PHONY: pooler
+pooler: $(READY)  ## run the acceptance tests by way of PgBouncer in transaction mode
+	@BACKFILL_TEST_POOLER=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/acceptance $(ARGS)
+
 .PHONY: versions
 versions: $(READY)  ## run the tests that lean on PostgreSQL with 15, 16, 17 and 18, as far as they are here
 	@$(BIN)/python -m tests.versions $(ARGS)

@@ -1,7 +1,12 @@
-"""What makes a project with workers, and a login with a password for it."""
+"""What makes a project with workers, and a login with a password for it.
+
+With BACKFILL_TEST_POOLER=1 every project comes to PostgreSQL by way of a PgBouncer in transaction
+mode: workers, Flower, commands. `make pooler` runs all tests of this folder so.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +18,32 @@ from psycopg import sql
 
 from backfill.local.redis import LocalRedis
 from tests.acceptance.crew import QUICK, Crew
+from tests.chaos.pooler import by_way_of, pooler
+from tests.services import PostgresServer
 
 MakeCrew = Callable[..., Crew]
 PASSWORD = "a-password-of-the-database-4712"
 REDIS_PASSWORD = "a-password-of-the-broker-4713"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pooled(postgres_server: PostgresServer) -> Iterator[None]:
+    """Puts the pooler before the session's server, where it is asked for; others stay as is."""
+    if os.environ.get("BACKFILL_TEST_POOLER") != "1":
+        yield
+        return
+    server = postgres_server.url()
+    with pooler(server) as way, pytest.MonkeyPatch.context() as patch:
+        port = urlsplit(way).port
+        assert port is not None
+
+        def by_way_of_it(url: str) -> str:
+            is_its = urlsplit(url).port == urlsplit(server).port
+            return by_way_of(port, url) if is_its else url
+
+        patch.setattr(Crew, "by_way_of", staticmethod(by_way_of_it))
+        patch.setattr(Crew, "is_pooled", True)
+        yield
 
 
 @pytest.fixture

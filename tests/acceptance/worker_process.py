@@ -5,11 +5,13 @@
 At each named point of a batch the probe looks into the folder CREW_ORDERS for a file named
 `ACTION @ POINT`. Who removes it obeys it, so each order is obeyed once, by one process. Only this
 script knows of that: the engine's probe does nothing in production. Where CREW_CLOCK names a file,
-the worker's wall clock is ahead by the seconds in it (jumping.py).
+the worker's wall clock is ahead by the seconds in it (jumping.py). With CREW_NETWORK it is
+in the network namespace of that name.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import runpy
 import signal
@@ -22,6 +24,7 @@ from backfill.project import Project
 from backfill.watch import logs
 from backfill.worker.main import start
 
+_CLONE_NEWNET = 0x40000000
 ORDERS = Path(os.environ["CREW_ORDERS"])
 
 
@@ -74,11 +77,21 @@ class ProbedProject(Project):
         return bench
 
 
+def enter(name: str) -> None:
+    """Let this process be in a network namespace; os.setns came with Python 3.12."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/{name}", "rb") as namespace:  # noqa: PTH123 - its number is wanted
+        if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+
+
 def main() -> int:
     """Start the worker."""
     name, children = sys.argv[1:]
     if clock := os.environ.get("CREW_CLOCK"):
         runpy.run_path(str(Path(__file__).with_name("jumping.py")))["follow"](Path(clock))
+    if network := os.environ.get("CREW_NETWORK"):
+        enter(network)
     logs.configure("json", "debug")
     return start(
         ProbedProject.find(),

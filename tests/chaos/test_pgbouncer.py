@@ -1,4 +1,7 @@
-"""Everything works by way of a PgBouncer in transaction mode, as it does without."""
+"""Everything works by way of a PgBouncer in transaction mode, as it does without.
+
+All tests of tests/acceptance go that way with `make pooler`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from backfill.pg.connect import connect
@@ -14,6 +19,10 @@ from tests.acceptance.crew import QUICK, Crew
 from tests.chaos.field import Field
 from tests.chaos.pooler import pooler
 from tests.chaos.storm import Storm
+from tests.cli.conftest import Shop, celery_shop, shop
+from tests.services import PostgresServer
+
+__all__ = ["celery_shop", "shop"]
 
 KILLS = 6
 
@@ -55,3 +64,48 @@ def command(crew: Crew, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+#: What is typed in the life of some runs, in order, and the documented exit codes.
+TYPED = (
+    ("db upgrade", 0),
+    ("db grants worker --job judge_age", 0),
+    ("list", 0),
+    ("check judge_age", 0),
+    ("dry-run judge_age", 1),
+    ("run judge_age", 6),
+    ("quarantine list judge_age --json", 0),
+    ("quarantine accept judge_age", 0),
+    ("status judge_age", 0),
+    ("enqueue count_visits", 0),
+    ("pause count_visits", 0),
+    ("tune count_visits --rate 100/s", 0),
+    ("resume count_visits", 0),
+    ("stop-all --reason trying --yes", 0),
+    ("start-all", 0),
+    ("events count_visits --json", 0),
+    ("cancel count_visits", 0),
+    ("watch judge_age", 0),
+    ("schedule list", 0),
+    ("status --json", 0),
+    ("doctor", 0),
+)
+
+
+def test_what_a_user_types_goes_through_a_pooler(
+    celery_shop: Shop, postgres_server: PostgresServer
+) -> None:
+    """Into a database that has no ledger yet."""
+    shop = celery_shop
+    with pooler(shop.url) as pooled, postgres_server.database() as name:
+        shop.environ["BACKFILL_DATABASE_URL"] = str(
+            urlsplit(pooled)._replace(path=f"/{name}").geturl()
+        )
+        shop.conn = psycopg.connect(postgres_server.url(name), autocommit=True)
+        shop.users(200, bad=[7, 70])
+        for typed, code in TYPED:
+            done = shop(*typed.split())
+            assert done.code == code, f"{typed}: {done.told}"
+            assert "Traceback" not in done.told
+        assert shop.number("SELECT count(*) FROM users WHERE adult") == 198
+        shop.conn.close()
