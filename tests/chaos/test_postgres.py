@@ -20,6 +20,7 @@ from backfill.errors import UnreachableError
 from backfill.job import Insert, Job, Options, Table
 from backfill.local.postgres import LocalPostgres
 from backfill.pg.ledger import Run
+from tests.acceptance.test_stopped_holder import is_stopped
 from tests.chaos.conftest import PLACES, through
 from tests.chaos.proxy import Proxy
 from tests.engine.factory import AtVisit, Outcome, Worksite, until
@@ -158,9 +159,11 @@ def test_a_synchronous_standby_that_hangs_is_waited_for_until_somebody_ends_that
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     with (
         standby_of(server) as standby,
-        hanging_later(faulty, standby) as (hang, go_on),
+        hanging_later(faulty, standby) as (standby_pid, hang, go_on),
         faulty.crew(Increment, run, probe=AtVisit("before COMMIT", 2, hang)),
     ):
+        # each commit waits a little, also for a standby that answers
+        until(lambda: is_stopped(standby_pid), what="the standby to hang")
         until(lambda: faulty.rows(waiting), what="the wait for the standby")
         ((pid,),) = faulty.rows(waiting)
         time.sleep(1.0)
@@ -177,15 +180,15 @@ def test_a_synchronous_standby_that_hangs_is_waited_for_until_somebody_ends_that
 @contextmanager
 def hanging_later(
     site: Worksite, standby: LocalPostgres
-) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
-    """A standby that commits wait for; yields what lets it hang, and what lets it go on."""
+) -> Iterator[tuple[int, Callable[[], None], Callable[[], None]]]:
+    """A standby that commits wait for; yields who receives, what lets it hang, and go on."""
     with psycopg.connect(standby.url()) as conn:
         receiver = conn.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()
     assert receiver is not None
     (pid,) = receiver
     set_server(site, "synchronous_standby_names", "replica1")
     try:
-        yield lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT)
+        yield pid, lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT)
     finally:
         os.kill(pid, signal.SIGCONT)
         reset_server(site, "synchronous_standby_names")
