@@ -102,8 +102,11 @@ class BatchSizer:
         # a slow page teaches something even without rows: it looked for them
         if taken >= WHOLE_SHARE * asked or seconds > target:
             self._seconds_per_row.append(seconds / asked)
-        if wal_bytes is not None and taken and taken >= WHOLE_SHARE * asked:
-            self._wal_per_row.append(wal_bytes / taken)
+        # few rows are believed where they alone were too much: a megabyte each, cut short by time
+        if wal_bytes is not None and taken:
+            over = wal_bytes > self._options.max_batch_wal_bytes
+            if over or taken >= WHOLE_SHARE * asked:
+                self._wal_per_row.append(wal_bytes / taken)
         # only a batch that was large shows that a larger one may be tried
         most = max(self._rows, self._rows + 1 if taken >= self._rows else 0, int(taken * GROWTH))
         if self._fixed is not None:
