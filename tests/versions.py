@@ -56,6 +56,7 @@ CORE = (
     "tests/engine/test_row_security.py",
     "tests/engine/test_sampler.py",
     "tests/engine/test_targets.py",
+    "tests/engine/test_two_servers.py",
     "tests/engine/test_unlocked.py",
     "tests/chaos/test_postgres.py",
     "tests/chaos/test_storm.py",
