@@ -296,8 +296,16 @@ class Worksite:
         return run
 
     @contextmanager
-    def crew(self, job: type[Job], run: Run, *, threads: int = 1, **bench: Any) -> Iterator[Crew]:
-        """Threads at work on the run while the block runs; joined after it."""
+    def crew(
+        self,
+        job: type[Job],
+        run: Run,
+        *,
+        threads: int = 1,
+        wait_seconds: float = BOUND_SECONDS,
+        **bench: Any,
+    ) -> Iterator[Crew]:
+        """Threads at work on the run while the block runs; joined after it, in so many seconds."""
         crew = Crew(
             lambda stop: self.bench(job, run, stopping=stop, **bench),
             size=threads,
@@ -310,7 +318,7 @@ class Worksite:
             crew.stop()
             raise
         finally:
-            ended = crew.join(BOUND_SECONDS)
+            ended = crew.join(wait_seconds)
             crew.stop()
         assert ended, f"the crew is still at work: {self.outcome(run)}"
 
