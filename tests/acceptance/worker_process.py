@@ -6,7 +6,7 @@ At each named point of a batch the probe looks into the folder CREW_ORDERS for a
 `ACTION @ POINT`. Who removes it obeys it, so each order is obeyed once, by one process. Only this
 script knows of that: the engine's probe does nothing in production. Where CREW_CLOCK names a file,
 the worker's wall clock is ahead by the seconds in it (jumping.py). With CREW_NETWORK it is
-in the network namespace of that name.
+in the network namespace of that name; CREW_CELERY is more of Celery's arguments.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def main() -> int:
             f"--hostname={name}@%h",
             "--without-mingle",
             "--without-gossip",
+            *os.environ.get("CREW_CELERY", "").split(),
         ],
     )
 

@@ -228,8 +228,13 @@ def test_what_is_wrong_with_redis_is_told(shop: Shop, own_redis: LocalRedis) -> 
         found = examined(shop)
         assert found["redis/eviction"][0] == "warning"
         assert "noeviction" in found["redis/eviction"][2]
-        assert "redis/memory" in found
+        assert "soon it takes no message" in found["redis/memory"][1]
         assert found["redis/persistence"][0] == "note"
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        found = examined(shop)
+        assert "redis/eviction" not in found
+        assert "in use: it takes no message" in found["redis/memory"][1]
         client.config_set("maxmemory", 0)
         client.config_set("requirepass", "another")
     outcome, message, remedy = examined(shop, code=1)["redis/unreachable"]

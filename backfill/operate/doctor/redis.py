@@ -128,9 +128,10 @@ def _memory(notes: Notebook, info: Mapping[str, Any]) -> None:
             "CONFIG SET maxmemory-policy noeviction, or give backfill a Redis of its own.",
         )
     if most and used > FULL_SHARE * most:
+        what = "it takes no message" if used >= most else "soon it takes no message"
         notes.warning(
             "memory",
-            f"{used / most:.0%} of its memory is in use: soon it takes no message",
+            f"{used / most:.0%} of its memory is in use: {what}; no row is lost by that",
             "Raise maxmemory, or look for what fills it.",
         )
 
