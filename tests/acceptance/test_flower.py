@@ -181,7 +181,7 @@ def test_flower_says_in_words_what_keeps_a_task_from_working(
     assert "(run paused); error: Ring.after_batch raised OSError: the bell does not" in told[ring]
     assert "Prepare.setup raised LookupError: there is no pot" in told[prepare]
     assert "there is no job break" in told[broken]
-    assert f"{crew.package}.glass: TypeError" in told[broken]
+    assert f"{crew.package}/glass.py:" in told[broken]
     assert f"`backfill resume {broken}`" in told[broken]
     assert re.search(r"the database is away \(.+\); it goes on later", told[wait])
     assert len(failures) == 1
