@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from backfill.model import PauseCause, RunState, SignalState
+from backfill.pg.schedules import Outcome
 from backfill.watch.limits import Limiting
-from backfill.watch.metrics import METRICS
+from backfill.watch.metrics import METRICS, OUTCOMES
 from tests.programs import program
 
 ROOT = Path(__file__).parents[2]
@@ -110,8 +111,9 @@ def test_values_of_labels_are_those_that_are_told(place: str, query: str) -> Non
         "state": {str(one) for one in (*RunState, *SignalState)},
         "reason": {str(one) for one in Limiting},
         "status": {"open", "accepted"},
+        "outcome": {str(one) for one in (*Outcome, *OUTCOMES)},
     }
-    for label, text in re.findall(r'\b(state|reason|status)=~?"([^"]*)"', query):
+    for label, text in re.findall(r'\b(state|reason|status|outcome)=~?"([^"]*)"', query):
         assert set(text.split("|")) <= known[label], place
 
 
@@ -119,7 +121,7 @@ def test_values_of_labels_are_those_that_are_told(place: str, query: str) -> Non
 
 
 def test_promtool_accepts_rules_and_configuration() -> None:
-    assert "SUCCESS: 10 rules found" in promtool("check", "rules", "backfill.rules.yml")
+    assert "SUCCESS: 12 rules found" in promtool("check", "rules", "backfill.rules.yml")
     assert "is valid prometheus config" in promtool("check", "config", "prometheus.yml")
 
 
@@ -227,7 +229,6 @@ def test_every_metric_that_changes_is_on_the_dashboard_or_in_an_alert() -> None:
         "backfill_build_info",
         "backfill_finished_timestamp_seconds",
         "backfill_omitted_runs",
-        "backfill_schedule_last_outcome",
         "backfill_schedule_last_tick_timestamp_seconds",
         "backfill_schedule_next_tick_timestamp_seconds",
         "backfill_signal_state",
