@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.acceptance import counting
 from tests.acceptance.crew import BOUND_SECONDS, QUICK, Crew
@@ -16,14 +16,30 @@ from tests.services import PostgresServer, RedisServer
 #: In a key and in a reason; a browser that takes it for markup sets `hacked`.
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 
-OTHER = '''
+#: As long as PostgreSQL and we let a name be, and nowhere to break it.
+LONG = "a_name_that_is_as_long_as_postgresql_lets_it_be_".ljust(63, "x")
+
+OTHER = f'''
 class Other(Job):
     """Never worked on: no worker is there in its tests."""
     source = Table("other", columns=["n"])
     target = Update("n")
 
     def transform(self, row):
-        return {"n": row.n + 1}
+        return {{"n": row.n + 1}}
+
+
+class Long(Job):
+    """Count in a table with long names."""
+    name = "{LONG}"
+    source = Table("{LONG}", columns=["{LONG}"])
+    target = Update("{LONG}")
+    options = Options(batch_rows=10, slice_rows=100, concurrency=2, quarantine_share=1.0)
+
+    def transform(self, row):
+        if row.{LONG} < 0:
+            raise Quarantine("negative: " + "{LONG}" * 3)
+        return {{"{LONG}": row.{LONG} + 1}}
 '''
 
 
@@ -91,6 +107,14 @@ class Visitor:
     def _note(self, is_wrong: bool, text: str) -> None:
         if is_wrong:
             self.complaints.append(text)
+
+    def ask(self, button: str, *named: str) -> Locator:
+        """Press a button; its question, which names all of these."""
+        self.page.get_by_role("button", name=button, exact=True).first.click()
+        question = self.page.get_by_role("dialog")
+        for name in named:
+            expect(question).to_contain_text(name)
+        return question
 
     def pulse(self, state: str) -> None:
         """Wait until the page says that it is `live`, read from the `ledger`, or `away`."""

@@ -169,5 +169,5 @@ function quarantine(id, database) {
 
 function drawRow(row) {
   const key = row.key.length === 1 ? row.key[0] : `(${row.key.join(", ")})`;
-  return el("tr", {}, el("td", {}, el("code", {}, key)), el("td", {}, row.sqlstate ?? "–"), el("td", { class: "bf-reason" }, row.reason ?? "…"), el("td", {}, when(row.since)), el("td", {}, row.accepted ? "accepted" : ""));
+  return el("tr", {}, el("td", { class: "bf-key" }, el("code", {}, key)), el("td", {}, row.sqlstate ?? "–"), el("td", { class: "bf-reason" }, row.reason ?? "…"), el("td", {}, when(row.since)), el("td", {}, row.accepted ? "accepted" : ""));
 }
