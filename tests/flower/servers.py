@@ -91,15 +91,17 @@ def running_flower(
     *flags: str,
     prefix: str = "",
     login: str = "",
+    port: int = 0,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[FlowerServer]:
     """Start it in a project's folder; it is ended afterwards.
 
     Args:
         environ: of the project.
+        port: 0: a free one.
         variables: for Flower, such as FLOWER_BASIC_AUTH.
     """
-    port = free_port()
+    port = port or free_port()
     server = FlowerServer(port, prefix=prefix, login=login, log=folder / f"flower-{port}.log")
     command = ["backfill", "flower", f"--port={port}", *flags]
     with _running(server, folder, command, {**environ, **(variables or {})}):

@@ -1,11 +1,14 @@
-"""What the buttons do, apart from any page: typed names, who asked, the job as it is now."""
+"""What the buttons do: typed names, who asked, the job as it is now; at last, pressed on a page."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from playwright.sync_api import expect
 
 from backfill.engine import lifecycle
 from backfill.flower.actions import Asked, perform
@@ -13,7 +16,8 @@ from backfill.model import PauseCause, RunState
 from backfill.project import Project
 from tests.acceptance import counting
 from tests.acceptance.crew import Crew
-from tests.flower.conftest import OTHER
+from tests.flower.conftest import OTHER, Visitor
+from tests.flower.servers import FlowerServer
 
 
 @pytest.fixture
@@ -54,18 +58,9 @@ def test_where_a_confirmation_is_wanted_the_databases_name_is_typed(crew: Crew, 
     assert crew.events(run)[-1].caused_by == "flower:ann"
 
 
-def test_a_failed_run_is_taken_up_again(crew: Crew, run: str) -> None:
-    lifecycle.fail(crew.desk.conn, crew.desk.ledger, run, reason="it broke", by="the test")
-    answer = perform(crew.project, asked("retry", run))
-    assert answer.lines == (f"{run} is taken up again where it stopped",)
-    assert crew.state(run).is_live
-    assert [event.name for event in crew.events(run)][-1] == "run.retried"
-
-
-def test_a_changed_job_is_accepted_as_it_is_now_and_not_as_it_was_loaded(
-    crew: Crew, run: str
-) -> None:
-    _ = crew.project.declaration("other")  # loaded here, long before the change
+@contextmanager
+def changed_job(crew: Crew, run: str) -> Iterator[None]:
+    """The run is paused because its job has changed, as it has."""
     lifecycle.pause(
         crew.desk.conn,
         crew.desk.ledger,
@@ -79,12 +74,20 @@ def test_a_changed_job_is_accepted_as_it_is_now_and_not_as_it_was_loaded(
     before = path.read_text()
     path.write_text(before.replace("class Other(Job):", "class Other(Job):\n    version = 2\n"))
     try:
+        yield
+    finally:
+        crew.write_jobs(counting.JOB + OTHER)
+
+
+def test_a_changed_job_is_accepted_as_it_is_now_and_not_as_it_was_loaded(
+    crew: Crew, run: str
+) -> None:
+    _ = crew.project.declaration("other")  # loaded here, long before the change
+    with changed_job(crew, run):
         assert perform(crew.project, asked("resume", run)).error == ""
         assert crew.causes(run) == {"changed job"}  # it was not asked to accept anything
         answer = perform(crew.project, asked("resume", run, accept_changes=True))
         assert answer.lines[0] == f"{run} has the declaration as it is now"
-    finally:
-        crew.write_jobs(counting.JOB + OTHER)
     assert crew.causes(run) == set()
     assert crew.run(run).job_version == 2
 
@@ -102,3 +105,42 @@ def test_nothing_happens_to_what_has_ended(crew: Crew, run: str) -> None:
     for action in ("pause", "tune", "cancel"):
         assert perform(crew.project, asked(action, run, rate="1/s", typed_run=run)).error
     assert crew.state(run) is RunState.CANCELLED
+
+
+def test_changes_are_accepted_a_failed_run_retried_and_a_run_cancelled_on_its_page(
+    crew: Crew, run: str, flower: FlowerServer, visitor: Visitor
+) -> None:
+    page = visitor.page
+    told = page.locator("#bf-told")
+    named = (run, "Job", "other", "default, postgresql://127.0.0.1")
+    page.goto(f"{flower.url}/backfills/run/{run}?database=default")
+    with changed_job(crew, run):
+        question = visitor.ask(f"Resume {run}", *named)
+        question.get_by_label("Go on with the job").check()
+        question.get_by_role("button", name="Resume").click()
+        expect(told).to_contain_text(f"{run} has the declaration as it is now")
+        assert crew.causes(run) == set()
+        assert crew.run(run).job_version == 2
+
+        lifecycle.fail(crew.desk.conn, crew.desk.ledger, run, reason="it broke", by="the test")
+        visitor.ask(f"Retry {run}", *named).get_by_role("button", name="Retry").click()
+        expect(told).to_contain_text(f"{run} is taken up again where it stopped")
+        assert crew.state(run) is RunState.QUEUED
+
+    question = visitor.ask(f"Cancel {run}", *named)
+    question.get_by_label("Reason").fill("a mistake")
+    question.get_by_title(f"type {run}").fill(run[:-1])
+    question.get_by_role("button", name="End the run").click()
+    expect(question).to_be_visible()  # that was not its id
+    assert crew.state(run) is RunState.QUEUED
+    question.get_by_title(f"type {run}").fill(run)
+    question.get_by_role("button", name="End the run").click()
+    expect(page.locator(".bf-top .bf-state")).to_have_text("cancelled")
+    assert crew.state(run) is RunState.CANCELLED
+    by_name = {event.name: event for event in crew.events(run)}
+    assert by_name["run.cancelled"].detail["reason"] == "a mistake"
+    assert {by_name[f"run.{did}"].caused_by for did in ("retried", "cancelled")} == {
+        f"flower@{socket.gethostname()}"
+    }
+    for button in ("Cancel", "Retry", "Resume"):
+        expect(page.get_by_role("button", name=f"{button} {run}")).to_be_hidden()

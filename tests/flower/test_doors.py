@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from backfill.local.process import free_port
 from backfill.model import RunState
 from tests.acceptance.crew import Crew
 from tests.flower.servers import FlowerServer, running_flower
@@ -187,3 +192,93 @@ def test_strangers_and_readers_look_and_are_offered_nothing(  # noqa: PLR0917 - 
     assert crew.state(run) is RunState.QUEUED
     assert crew.causes(run) == set()
     assert server.get(f"/backfills/api/run/{run}/quarantine?reasons=1").status == sees_rows
+
+
+# --------------------------------------------------------------------------------- Flower's OAuth
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Of Okta's kind: it lets everybody in at once, as the server's `email` says."""
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        if address.path == "/v1/authorize":
+            asked = parse_qs(address.query)
+            code = urlencode({"code": "once", "state": asked["state"][0]})
+            self.send_response(302)
+            self.send_header("Location", f"{asked['redirect_uri'][0]}?{code}")
+            self.end_headers()
+        else:
+            assert self.headers["Authorization"] == "Bearer of-ann"
+            self._tell({"email": self.server.email, "email_verified": True})  # type: ignore[attr-defined]
+
+    def do_POST(self) -> None:
+        sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        assert (sent["code"], sent["client_secret"]) == (["once"], ["hush"])
+        self._tell({"access_token": "of-ann"})
+
+    def _tell(self, found: object) -> None:
+        body = json.dumps(found).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+
+@pytest.fixture
+def provider() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_who_comes_by_oauth_acts_and_nobody_else_sees_anything(
+    crew: Crew, run: str, browser: Browser, provider: ThreadingHTTPServer
+) -> None:
+    port = free_port()
+    variables = {
+        "FLOWER_AUTH": ".*@example.com",
+        "FLOWER_AUTH_PROVIDER": "flower.views.auth.OktaLoginHandler",
+        "FLOWER_OAUTH2_KEY": "flower",
+        "FLOWER_OAUTH2_SECRET": "hush",
+        "FLOWER_OAUTH2_REDIRECT_URI": f"http://127.0.0.1:{port}/login",
+        "FLOWER_OAUTH2_OKTA_BASE_URL": f"http://127.0.0.1:{provider.server_port}",
+        "FLOWER_ADDRESS": "0.0.0.0",
+    }
+    with running_flower(crew.folder, crew.environ, port=port, variables=variables) as server:
+        # a stranger is sent to log in, whatever is asked for, and changes nothing
+        provider.email = "eve@elsewhere.example"  # type: ignore[attr-defined]
+        stranger = browser.new_page()
+        answer = stranger.goto(f"{server.url}/backfills/run/{run}")
+        assert answer is not None
+        assert answer.status == 403
+        assert "Access denied" in stranger.content()
+        assert run not in stranger.content()
+        for path in ("/backfills", f"/backfills/api/run/{run}", "/backfills/api/overview"):
+            refused = server.get(path)
+            assert (refused.status, run in refused.text) == (403, False), path
+        for cookie in ({}, {"Cookie": "user=ann@example.com"}):
+            answered = server.post(pause_of(run), {}, **cookie)
+            assert answered.status == 403
+        assert crew.causes(run) == set()
+        stranger.close()
+
+        # who is known is let in, and acts under that name
+        provider.email = "ann@example.com"  # type: ignore[attr-defined]
+        page = browser.new_page()
+        page.goto(f"{server.url}/backfills")
+        page.goto(f"{server.url}/backfills/run/{run}?database=default")
+        for pressed in ("Pause", "Resume"):
+            page.get_by_role("button", name=f"{pressed} {run}").click()
+            page.get_by_role("button", name=pressed, exact=True).click()
+            expect(page.get_by_role("button", name=f"{pressed} {run}")).to_be_hidden()
+            assert crew.events(run)[-1].caused_by == "flower:ann@example.com"
+            assert crew.causes(run) == ({"user"} if pressed == "Pause" else set())
+        page.close()
