@@ -73,7 +73,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backfill.engine.work.SLICE_ATTEMPTS", 2)
     monkeypatch.setattr("backfill.engine.work.LOCKED_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(
-        "backfill.engine.frontier.READ_LIMITS",
+        "backfill.engine.source.READ_LIMITS",
         Limits(lock_timeout_seconds=0.03, statement_timeout_seconds=30.0),
     )
 
