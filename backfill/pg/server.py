@@ -37,6 +37,8 @@ SELECT current_setting('server_version') AS version,
        current_setting('full_page_writes')::bool AS full_page_writes,
        current_setting('autovacuum')::bool AS autovacuum,
        current_setting('track_activities')::bool AS track_activities,
+       (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0)::float8
+          FROM pg_stat_activity WHERE wait_event = 'SyncRep') AS unconfirmed_seconds,
        clock_timestamp() AS now
 """
 
@@ -51,6 +53,7 @@ class About:
         is_local: over a socket, or within this machine.
         connections: how many there may be, without those kept for superusers.
         role_connections: how many this role may have; -1: any number.
+        unconfirmed_seconds: for so long a commit has waited for synchronous standbys; 0: none does.
         now: the server's clock.
     """
 
@@ -72,6 +75,7 @@ class About:
     full_page_writes: bool
     autovacuum: bool
     track_activities: bool
+    unconfirmed_seconds: float
     now: datetime
 
 

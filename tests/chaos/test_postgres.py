@@ -19,7 +19,9 @@ import pytest
 from backfill.errors import UnreachableError
 from backfill.job import Insert, Job, Options, Table
 from backfill.local.postgres import LocalPostgres
+from backfill.pg.connect import connect
 from backfill.pg.ledger import Run
+from backfill.pg.server import About, about
 from tests.acceptance.test_stopped_holder import is_stopped
 from tests.chaos.conftest import PLACES, through
 from tests.chaos.proxy import Proxy
@@ -168,6 +170,7 @@ def test_a_synchronous_standby_that_hangs_is_waited_for_until_somebody_ends_that
         ((pid,),) = faulty.rows(waiting)
         time.sleep(1.0)
         assert faulty.rows(waiting) == [(pid,)], "it has given up"
+        assert server_about(faulty).unconfirmed_seconds > 1.0, "the doctor does not see it"
         before = faulty.outcome(run).counts.written
         faulty.execute("SELECT pg_cancel_backend(%s)", pid)
         told = faulty.until_event(run, "commit.unconfirmed")
@@ -175,6 +178,13 @@ def test_a_synchronous_standby_that_hangs_is_waited_for_until_somebody_ends_that
         go_on()
     done_once(faulty, faulty.outcome(run))
     assert told.detail["seconds"] >= options.statement_timeout_seconds
+    assert server_about(faulty).unconfirmed_seconds == 0
+
+
+def server_about(site: Worksite) -> About:
+    """What `backfill doctor` sees of the server."""
+    with connect(site.url) as conn:
+        return about(conn)
 
 
 @contextmanager

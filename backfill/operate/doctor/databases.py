@@ -28,6 +28,8 @@ FEW_CONNECTIONS = 10
 OF_SESSIONS = frozenset(
     {"active_sessions_percent", "blocked_seconds", "oldest_transaction_seconds"}
 )
+#: A commit that has waited so long for a synchronous standby waits for one that hangs or is away.
+UNCONFIRMED_SECONDS = 1.0
 #: Clocks that are further apart make logs hard to read; leases and windows go by the server's.
 CLOCK_SECONDS = 2.0
 
@@ -101,6 +103,13 @@ def _server(notes: Notebook, found: About, where: str, *, is_read_only: bool) ->
             "autovacuum-off",
             "autovacuum is off: every updated row leaves a dead one that nobody clears away",
             "Turn it on before a backfill of any size.",
+        )
+    if found.unconfirmed_seconds >= UNCONFIRMED_SECONDS:
+        notes.error(
+            "standby-hangs",
+            f"a commit has waited {found.unconfirmed_seconds:,.0f} s for a synchronous standby;"
+            " no time-out ends that, and every write here waits as well",
+            "Let the standby answer, or take it out of synchronous_standby_names and reload.",
         )
     least = Options().lock_timeout_seconds
     if found.deadlock_seconds <= least:
