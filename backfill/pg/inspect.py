@@ -213,7 +213,6 @@ class Storage:
         rows: by the planner's statistics.
         analyzed: each of the tables has statistics.
         children: how many partitions or inheriting tables there are below it.
-        has_security: row security would be applied to this role.
         replica_identity: pg_class.relreplident: d primary key, i an index, f the row, n nothing.
         publications: those that publish this table's changes of the kind asked for.
     """
@@ -228,7 +227,6 @@ class Storage:
     autovacuum_off: bool
     children: int
     has_rules: bool
-    has_security: bool
     replica_identity: str
     publications: Sequence[str]
 
@@ -245,7 +243,7 @@ SELECT c.relpersistence::text AS persistence,
                   WHERE option_name = 'fillfactor'), 100) AS fillfactor,
        sums.autovacuum_off, (SELECT count(*) FROM family)::int - 1 AS children,
        EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid) AS has_rules,
-       row_security_active(c.oid) AS has_security, c.relreplident::text AS replica_identity,
+       c.relreplident::text AS replica_identity,
        ARRAY(SELECT DISTINCT p.pubname::text
                FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
                JOIN pg_class pc ON pc.relname = t.tablename
@@ -342,7 +340,6 @@ def facts_of_query(name: str, *, row_bytes: int | None) -> TableFacts:
             autovacuum_off=False,
             children=0,
             has_rules=False,
-            has_security=False,
             replica_identity="d",
             publications=(),
         ),

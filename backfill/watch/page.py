@@ -86,8 +86,10 @@ def _what(report: Report) -> Iterator[str]:
         f"{code(name)} ({text(kind)})"
         for name, kind in zip(run.resolved.key, run.resolved.key_types, strict=False)
     )
-    expressions = run.declaration["transform"]["sql"] or {}
+    transform = run.declaration["transform"]
+    expressions = transform["sql"] or {}
     computed = ", ".join(f"{code(name)} = {code(sql)}" for name, sql in expressions.items())
+    otherwise = "nothing: without a transform" if transform["kind"] == "none" else "Python"
     defaults = Options().to_json()
     told = {
         "job": f"{code(run.job)}, version {run.job_version}",
@@ -96,7 +98,7 @@ def _what(report: Report) -> Iterator[str]:
         "table": f"{code(run.resolved.name)}, by the key {key}",
         "scope": scope(source),
         "todo": code(source["todo"]) if source["todo"] else "none",
-        "computed by": computed or "Python",
+        "computed by": computed or otherwise,
         "parameters": ", ".join(code(f"{name} = {value}") for name, value in run.params.items()),
         "bounds": text(bounds(run)),
         "options that differ from the defaults": ", ".join(

@@ -31,6 +31,7 @@ from backfill.settings import load
 from tests.acceptance.conftest import PASSWORD
 from tests.acceptance.crew import QUICK, Crew
 from tests.cli.conftest import invoke
+from tests.engine.factory import until
 from tests.programs import program, system_postgres
 from tests.services import FAST, RedisServer
 
@@ -197,17 +198,18 @@ def test_the_checkpoint_is_checked_also_where_a_users_own_broker_is_not(site: Si
     with Celery("shop", broker=unchecked).connection_for_write() as connection:
         connection.ensure_connection(max_retries=1)
         assert connection.connected
-    for url, is_trusted in (
-        (unchecked, False),
-        (site.redis(host="127.0.0.1"), False),
-        (site.redis(ca="wrong.crt"), False),
-        (site.redis(), True),
-    ):
-        settings = load(None, {"BACKFILL_REDIS_URL": url})
-        with closing(Checkpoint(settings.require_redis_url(), "a-ledger")) as checkpoint:
-            checkpoint.publish_overview("{}")
-            assert checkpoint.is_away is not is_trusted
-            assert (checkpoint.overview() == "{}") is is_trusted
+    for url in (unchecked, site.redis(host="127.0.0.1"), site.redis(ca="wrong.crt")):
+        assert not is_kept(url)
+    # a machine that is busy may take longer over a handshake than a checkpoint waits
+    until(lambda: is_kept(site.redis()), what="the checkpoint")
+
+
+def is_kept(url: str) -> bool:
+    """Whether a checkpoint of its own there keeps what it is given."""
+    settings = load(None, {"BACKFILL_REDIS_URL": url})
+    with closing(Checkpoint(settings.require_redis_url(), "a-ledger")) as checkpoint:
+        checkpoint.publish_overview("{}")
+        return checkpoint.overview() == "{}"
 
 
 def test_a_redis_that_cannot_be_trusted_gets_no_message(

@@ -82,7 +82,7 @@ def test_without_a_terminal_a_run_is_mentioned_at_most_once_a_second() -> None:
             screen.show(a_view())
     lines = written.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == ["0.0", "1.0", "2.0"]
-    assert "flights.departs_at 40 % 407/1,000, 500 rows/s, 2 s left" in lines[0]
+    assert "flights.departs_at 40 % 407/1,000, 500 rows/s, 1 s left" in lines[0]
     assert "2 worked on, 2 walked, 3 rows deferred" in lines[0]
 
 
