@@ -8,11 +8,10 @@ Three measures, of which the third is the sharpest:
 
 - rows per second at full speed, which is what a user sees, and which varies by a quarter from one
   run to the next on a shared machine;
-- rows by second of CPU at full speed, that of servers, workers and watchers;
-- seconds of CPU by second of a run that is held to PACE rows per second, so that what differs is
-  the watching and not the work: what it takes of the machine's cores. Where all of them are at work
-  that is its share of the speed, because watching goes by time (a picture each second, a checkpoint
-  at most each 50 ms) and not by rows.
+- rows by second of CPU, that of servers, workers and watchers;
+- seconds of CPU by second of the run, part by part, with less without: what watching takes of the
+  machine's cores. PostgreSQL is left out there, because its work on the rows varies by more than
+  its reading of a picture each second costs (about 2 ms).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +35,24 @@ from benchmarks.bed import Bed, running_workers, wait_for
 #: What watching may cost of a run's rows/s.
 GOAL_SHARE = 0.02
 JOBS = ("slug_sql", "slug_python")
-#: Rows per second of the runs that are held, and for how many seconds they are.
-PACE, PACED_SECONDS = 20_000, 20
+#: Parts whose CPU can be told apart from the work on the rows.
+PARTS = ("watch", "workers", "children", "redis")
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a run took; both in seconds."""
+    """What a run took, in seconds.
+
+    Attributes:
+        parts: of CPU, by part: PARTS and `postgresql`.
+    """
 
     wall: float
-    cpu: float
+    parts: Mapping[str, float]
+
+    @property
+    def cpu(self) -> float:
+        return sum(self.parts.values())
 
 
 def measure(bed: Bed, *, rows: int, rounds: int) -> None:
@@ -63,27 +70,24 @@ def measure(bed: Bed, *, rows: int, rounds: int) -> None:
         print(f"watching, {job}: {with_it:,.0f} rows/s with all of it, {without:,.0f} without")
         _tell("rows/s", [without.wall / with_it.wall for with_it, without in pairs])
         _tell("rows by CPU second", [without.cpu / with_it.cpu for with_it, without in pairs])
-    _measure_paced(bed, rounds=rounds)
+        _tell_parts(pairs)
 
 
-def _measure_paced(bed: Bed, *, rounds: int) -> None:
-    """Print what of the machine's cores watching takes, by the job that does least itself."""
+def _tell_parts(pairs: Sequence[tuple[Cost, Cost]]) -> None:
+    """What each part spends more with watching than without, by second of the run."""
     cores = os.cpu_count() or 1
-    shares = []
-    for number in range(rounds):
-        order = (True, False) if number % 2 == 0 else (False, True)
-        rows, rate = PACE * PACED_SECONDS, f"{PACE}/s"
-        spent = {}
-        for watched in order:
-            cost = _run(bed, JOBS[0], rows, is_watched=watched, rate=rate)
-            spent[watched] = cost.cpu / cost.wall / cores
-        shares.append(spent[True] - spent[False])
-    low, middle, high = statistics.quantiles(shares, n=4)
+    more = {
+        part: statistics.median(
+            with_it.parts[part] / with_it.wall - without.parts[part] / without.wall
+            for with_it, without in pairs
+        )
+        for part in PARTS
+    }
+    share = sum(more.values()) / cores
+    told = ", ".join(f"{part} {seconds * 1000:+.1f} ms/s" for part, seconds in more.items())
     print(
-        f"watching, at {PACE:,} rows/s: {middle:.2%} of {cores} cores"
-        f" (quartiles {low:.2%} to {high:.2%}; goal {GOAL_SHARE:.0%}:"
-        f" {'met' if middle <= GOAL_SHARE else 'not met'});"
-        f" by rounds {', '.join(f'{share:.2%}' for share in shares)}"
+        f"    CPU, {told}: {share:.2%} of {cores} cores"
+        f" (goal {GOAL_SHARE:.0%}: {'met' if share <= GOAL_SHARE else 'not met'})"
     )
 
 
@@ -97,37 +101,54 @@ def _tell(what: str, ratios: Sequence[float]) -> None:
     )
 
 
-def _busy_seconds() -> float:
-    """CPU seconds of this process, of all that it has started and of what those have (servers,
-    workers, watchers), so far; other programs of the machine are left out.
+def _busy(bed: Bed, workers: Sequence[int], watcher: int | None) -> dict[str, float]:
+    """CPU seconds so far, by part; other programs of the machine are left out.
 
     Linux, proc(5), /proc/PID/stat: utime, stime, and both of children that were waited for.
+
+    Args:
+        workers: process ids of the workers' main processes.
+        watcher: that of `backfill watch`; None: nobody watches.
     """
-    spent: dict[int, tuple[int, int]] = {}
+    spent: dict[int, tuple[int, float]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             found = path.read_text().rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
-        spent[int(path.parent.name)] = (int(found[1]), sum(map(int, found[11:15])))
-    ours, more = {os.getpid()}, {os.getpid()}
-    while more:
-        more = {pid for pid, (parent, _) in spent.items() if parent in more}
-        ours |= more
-    return sum(spent[pid][1] for pid in ours) / os.sysconf("SC_CLK_TCK")
+        seconds = sum(map(int, found[11:15])) / os.sysconf("SC_CLK_TCK")
+        spent[int(path.parent.name)] = (int(found[1]), seconds)
+
+    def below(roots: set[int]) -> float:
+        """What these have started, and what those have."""
+        children = {pid for pid, (parent, _) in spent.items() if parent in roots}
+        return sum(spent[pid][1] for pid in children) + (below(children) if children else 0.0)
+
+    def own(pid: int | None) -> float:
+        return spent[pid][1] if pid in spent else 0.0
+
+    server = bed.postgres.pid
+    return {
+        "watch": own(watcher),
+        "workers": sum(map(own, workers)),
+        "children": below(set(workers)),
+        "redis": own(bed.redis.pid),
+        "postgresql": own(server) + below({server} if server else set()),
+    }
 
 
-def _run(bed: Bed, job: str, rows: int, *, is_watched: bool, rate: str | None = None) -> Cost:
+def _run(bed: Bed, job: str, rows: int, *, is_watched: bool) -> Cost:
     bed.table(rows)
     module, prefix = ("backfill", "w") if is_watched else ("benchmarks.unwatched", "u")
     with ExitStack() as stack:
-        stack.enter_context(running_workers(bed, 2, module=module, prefix=prefix))
+        started = stack.enter_context(running_workers(bed, 2, module=module, prefix=prefix))
+        workers = [worker.pid for worker in started]
         stack.enter_context(_waiting_run(bed))
-        if is_watched:
-            stack.enter_context(_watcher(bed))
-        busy = _busy_seconds()
-        wall = bed.run(job, Options(concurrency=2, rate=rate))
-        cost = Cost(wall=wall, cpu=_busy_seconds() - busy)
+        watcher = stack.enter_context(_watcher(bed)) if is_watched else None
+        before = _busy(bed, workers, watcher)
+        wall = bed.run(job, Options(concurrency=2))
+        after = _busy(bed, workers, watcher)
+    cost = Cost(wall=wall, parts={part: after[part] - before[part] for part in after})
     bed.check_slugs(rows)
     bed.conn.execute("DELETE FROM backfill.worker")
     return cost
@@ -150,8 +171,8 @@ def _waiting_run(bed: Bed) -> Iterator[None]:
 
 
 @contextmanager
-def _watcher(bed: Bed) -> Iterator[None]:
-    """`backfill watch` on a terminal of 120 by 40, which has begun to draw."""
+def _watcher(bed: Bed) -> Iterator[int]:
+    """`backfill watch` on a terminal of 120 by 40, which has begun to draw; its process id."""
     main, side = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "backfill", "--project", str(bed.folder), "watch"],
@@ -167,7 +188,7 @@ def _watcher(bed: Bed) -> Iterator[None]:
     drain.start()
     try:
         wait_for(lambda: b"limited by" in drawn, 30)
-        yield
+        yield process.pid
         if process.poll() is not None:
             raise SystemExit(f"`watch` ended: {drawn[-500:].decode(errors='replace')}")
     finally:
