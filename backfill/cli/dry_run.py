@@ -12,9 +12,9 @@ import click
 
 from backfill.cli.options import (
     Assignment,
-    Whole,
     collected,
     json_option,
+    number_option,
     overrides,
     params_option,
     set_option,
@@ -38,22 +38,9 @@ REFUSED_SHOWN = 5
 @click.argument("job", metavar="JOB")
 @params_option
 @set_option
-@click.option(
-    "--rows",
-    type=Whole(1, 100_000),
-    default=1_000,
-    show_default=True,
-    metavar="N",
-    help="Rows that are tried at each place.",
-)
-@click.option(
-    "--show",
-    "shown",
-    type=Whole(0, 100),
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Rows that are shown at each place.",
+@number_option("--rows", most=100_000, default=1_000, told="Rows that are tried at each place.")
+@number_option(
+    "--show", "shown", most=100, default=3, told="Rows that are shown at each place.", least=0
 )
 @click.option("--database", metavar="NAME", help="A database of the project's settings.")
 @click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backfill.cli import show
-from backfill.cli.options import Whole, json_option, run_argument
+from backfill.cli.options import json_option, number_option, run_argument
 from backfill.cli.session import Session, pass_session
 from backfill.errors import ExitCode
 
@@ -24,14 +24,7 @@ FOLLOW_SECONDS = 0.5
 @click.command()
 @run_argument
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events until the run ends.")
-@click.option(
-    "--limit",
-    type=Whole(1, 100_000),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="The newest so many.",
-)
+@number_option("--limit", most=100_000, default=1000, told="The newest so many.")
 @json_option
 @pass_session
 def events(

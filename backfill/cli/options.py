@@ -140,6 +140,24 @@ def run_argument(function: F) -> F:
     return click.argument("run_text", metavar="[RUN]", required=False)(function)
 
 
+def number_option(
+    *names: str, most: int, default: int, told: str, least: int = 1
+) -> Callable[[F], F]:
+    """An option that says how many, with what it is where it is not given.
+
+    Args:
+        told: its help.
+    """
+    return click.option(
+        *names,
+        type=Whole(least, most),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help=told,
+    )
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from backfill.cli import show
-from backfill.cli.options import Whole, json_option, run_argument, yes_option
+from backfill.cli.options import json_option, number_option, run_argument, yes_option
 from backfill.cli.session import Session, pass_session
 from backfill.cli.tell import tell
 
@@ -17,14 +17,7 @@ def quarantine() -> None:
 
 @quarantine.command("list")
 @run_argument
-@click.option(
-    "--limit",
-    type=Whole(1, 1_000_000),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Rows at most.",
-)
+@number_option("--limit", most=1_000_000, default=1000, told="Rows at most.")
 @json_option
 @pass_session
 def list_rows(

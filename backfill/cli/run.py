@@ -252,7 +252,7 @@ def _pause_for(here: Here, error: Exception, *, again: str) -> None:
 
     told = error.message if isinstance(error, BackfillError) else type(error).__name__
     if isinstance(error, psycopg.Error):  # its text quotes rows; that of others may, too
-        told = classify(error, writing=False, seconds=0.0, timeout=1.0).told
+        told = classify(error, writing=False).told
     with suppress(psycopg.Error, BackfillError), closing(here.desk.connect()) as conn:
         lifecycle.pause(
             conn,

@@ -12,10 +12,10 @@ import click
 from backfill.cli import show
 from backfill.cli.options import (
     Assignment,
-    Whole,
     collected,
     instant,
     json_option,
+    number_option,
     overrides,
     params_option,
     set_option,
@@ -164,14 +164,7 @@ def remove(session: Session, name: str, database: str | None, yes: bool) -> None
 
 @schedule.command("next")
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option(
-    "--count",
-    type=Whole(1, 1000),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="So many ticks.",
-)
+@number_option("--count", most=1000, default=5, told="So many ticks.")
 @_database_option
 @json_option
 @pass_session

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backfill.cli import show
-from backfill.cli.options import Whole, json_option, run_argument
+from backfill.cli.options import json_option, number_option, run_argument
 from backfill.cli.session import Session, pass_session
 from backfill.watch.words import bounds, counts_sum
 
@@ -24,14 +24,7 @@ _NO_WORKER = "no worker is running: start one with `backfill worker`"
 
 @click.command()
 @run_argument
-@click.option(
-    "--limit",
-    type=Whole(1, 1000),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Runs in the list.",
-)
+@number_option("--limit", most=1000, default=20, told="Runs in the list.")
 @json_option
 @pass_session
 def status(

@@ -240,7 +240,7 @@ def write_page(
             bench.conn.execute("ROLLBACK TO SAVEPOINT one_row")
             written = Written(rows=0, keys=0, missing=1)
         except psycopg.Error as error:
-            fault = classify(error, writing=True, seconds=0.0, timeout=1.0)
+            fault = classify(error, writing=True)
             if fault.kind is not FaultKind.ROW:
                 raise
             bench.conn.execute("ROLLBACK TO SAVEPOINT one_row")

@@ -117,7 +117,7 @@ def read(
         with Beat(bench, held):
             return unlocked.read(bench, reading, held, rows), None
     except psycopg.Error as error:
-        fault = classify(error, writing=reading.computes, seconds=0.0, timeout=1.0)
+        fault = classify(error, writing=reading.computes)
         if fault.kind is not FaultKind.ROW:
             raise
         if rows > 1:

@@ -132,7 +132,7 @@ def pause_unless_transient(bench: Bench, error: psycopg.Error) -> None:
     Raises:
         psycopg.OperationalError, UnreachableError: the database is away, or cannot be written.
     """
-    fault = classify(error, writing=False, seconds=0.0, timeout=1.0)
+    fault = classify(error, writing=False)
     if fault.kind is not FaultKind.STOP:
         if isinstance(error, psycopg.OperationalError):
             raise error

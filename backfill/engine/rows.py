@@ -174,7 +174,7 @@ def _described(
             remedy=f"Grant role {conn.info.user} SELECT on what the query reads.",
         ) from error
     except (psycopg.ProgrammingError, psycopg.DataError) as error:
-        fault = classify(error, writing=False, seconds=0.0, timeout=1.0)
+        fault = classify(error, writing=False)
         told = to_its_owner(fault, secrets)
         raise ProjectError(
             f"{name}.source: PostgreSQL cannot run the query: {told}",

@@ -20,7 +20,7 @@ def raised(error: Exception, secrets: Secrets) -> str:
     a row that the job has read.
     """
     if isinstance(error, psycopg.Error):
-        return in_a_reason(classify(error, writing=False, seconds=0.0, timeout=1.0), secrets)
+        return in_a_reason(classify(error, writing=False), secrets)
     return f"{type(error).__name__}: {secrets.hidden(str(error))}"
 
 

@@ -132,13 +132,18 @@ def connect(url: str, *, application_name: str = "backfill") -> Connection:
     return conn
 
 
+def is_standby(conn: Connection) -> bool:
+    """Whether the server follows another one now."""
+    return conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+
+
 def refuse_standby(conn: Connection) -> None:
     """Batches cannot be worked where nothing can be locked or written.
 
     Raises:
         UnreachableError: the server is a standby.
     """
-    if conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+    if is_standby(conn):
         raise UnreachableError(
             "PostgreSQL takes no writes: it is a standby now",
             remedy="Point the database's URL at the primary.",
@@ -154,7 +159,7 @@ def refuse_standby_source(conn: Connection) -> None:
     Raises:
         UnreachableError: the server is a standby.
     """
-    if conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+    if is_standby(conn):
         raise UnreachableError(
             "the source's database is a standby: rows that its primary commits late are missed",
             remedy="Point the source's URL at the primary.",

@@ -86,7 +86,9 @@ class Fault:
         return self.summary if self.may_quote else f"{self.summary}: {self.message}"
 
 
-def classify(error: psycopg.Error, *, writing: bool, seconds: float, timeout: float) -> Fault:
+def classify(
+    error: psycopg.Error, *, writing: bool, seconds: float = 0.0, timeout: float = 1.0
+) -> Fault:
     """Say what `error` means.
 
     Args:
@@ -94,7 +96,7 @@ def classify(error: psycopg.Error, *, writing: bool, seconds: float, timeout: fl
         writing: True when the statement that failed was the batch's write.
         seconds: how long that statement had been running. A cancelled statement carries the same
             SQLSTATE whether our time-out or a person cancelled it, and the message is translated,
-            so the time tells.
+            so the time tells. Where nobody has timed it, a cancel counts as a person's.
         timeout: the statement_timeout in force, in seconds.
     """
     state = error.sqlstate

@@ -173,6 +173,6 @@ def unexpected(error: Exception, *, run: str, slot: int) -> UnexpectedError:
     place = f" in {frames[-1].name} ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     what = type(error).__name__
     if isinstance(error, psycopg.Error):
-        what = classify(error, writing=False, seconds=0.0, timeout=1.0).told
+        what = classify(error, writing=False).told
     told = UnexpectedError(f"{run} slot {slot}: unexpected {what}{place}")
     return told.with_traceback(error.__traceback__)

@@ -206,7 +206,7 @@ def count_matching(conn: Connection, subject: Subject) -> Matching | None:
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return None
     except psycopg.Error as error:
-        fault = classify(error, writing=False, seconds=0.0, timeout=1.0)
+        fault = classify(error, writing=False)
         if fault.kind is not FaultKind.STOP:
             raise
         secrets = subject.declaration.secrets(subject.arguments)

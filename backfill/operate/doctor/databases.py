@@ -12,7 +12,7 @@ from backfill.errors import BackfillError, LedgerError
 from backfill.job import Options
 from backfill.operate.doctor.outcome import Notebook
 from backfill.pg import server
-from backfill.pg.connect import Connection, connect
+from backfill.pg.connect import Connection, connect, is_standby
 from backfill.pg.grants import missing_rights
 from backfill.pg.install import may_upgrade
 from backfill.pg.ledger import Ledger, open_ledger
@@ -198,7 +198,7 @@ def _ledger(notes: Notebook, conn: Connection, found: About, schema: str) -> Led
 def _replica(notes: Notebook, variable: str, url: Callable[[], str]) -> None:
     try:
         with closing(connect(url())) as conn:
-            row = conn.execute("SELECT pg_is_in_recovery()").fetchone()
+            follows = is_standby(conn)
     except (BackfillError, psycopg.Error) as error:
         said = error.message if isinstance(error, BackfillError) else type(error).__name__
         notes.error(
@@ -207,7 +207,7 @@ def _replica(notes: Notebook, variable: str, url: Callable[[], str]) -> None:
             f"Mend it, or take {variable} out of replica_url_envs.",
         )
         return
-    if row == (True,):
+    if follows:
         notes.ok("replica", f"{variable} answers")
     else:
         notes.error(
