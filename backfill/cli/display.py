@@ -49,6 +49,7 @@ class Display:
         self._several_databases = several_databases
         self._live: Live | None = None
         self._shown_at = float("-inf")
+        self._shown: tuple[object, ...] = ()
         self._drawn: list[Text] = []
         self._frame_before: Frame | None = None
         self._lines: dict[str, str] = {}
@@ -105,7 +106,7 @@ class Display:
         # the scene as it was goes; what is left of it is drawn below at once
         self._live.update(Text(), refresh=True)
         self._live.console.print(Text(text), soft_wrap=True)
-        self._drawn = []
+        self._drawn, self._shown = [], ()
         self._shown_at = float("-inf")
 
     def show(self, views: Sequence[View], *, misses_redis: bool = False) -> None:
@@ -128,6 +129,10 @@ class Display:
         if any(view.is_away for view in views):
             notes.append(AWAY)
         frame = self._frame(live.console)
+        shown = (*views, *notes, frame)
+        if shown == self._shown:
+            return  # pictures are looked at more often than they are renewed
+        self._shown = shown
         if self._frame_before not in {None, frame}:
             # what was drawn lies elsewhere now: the terminal has moved it
             live.console.control(Control.clear(), Control.home())

@@ -33,6 +33,8 @@ PATIENCE_SECONDS = 120.0
 RATE_SECONDS = 10.0
 #: So many marks of our own are kept, a second each.
 MOST_MARKS = 300
+#: How often its course is read anew, of which our own marks are the newest part.
+COURSE_SECONDS = 60.0
 
 
 def gallery_of(project: Project, desk: Desk, *, live: bool = True) -> Gallery:
@@ -62,10 +64,11 @@ class Reader:
     def __init__(self, gallery: Gallery, run: str) -> None:
         self._gallery = gallery
         self.run = run
-        self._last: Picture | None = None
+        self._last: View | None = None
         self._away_since: float | None = None
         self._own: deque[tuple[datetime, int, float | None]] = deque(maxlen=MOST_MARKS)
-        self._marks: Marks = ()
+        self._course: Marks = ()
+        self._course_read_at = float("-inf")
 
     @property
     def misses_redis(self) -> bool:
@@ -74,6 +77,8 @@ class Reader:
 
     def read(self, *, with_marks: bool = False, now: bool = False) -> View | None:
         """The run as it is; as it was while the database is away; None: it was not seen yet.
+
+        The same view as before while there is no newer picture.
 
         Args:
             with_marks: say how far it was before, too.
@@ -88,22 +93,15 @@ class Reader:
                 if now
                 else self._gallery.picture(self.run)
             )
-            is_new = self._last is None or picture.progress.at != self._last.progress.at
-            if is_new:
+            if self._last is None or picture.progress.at != self._last.progress.at:
                 picture = self._remember(picture)
-                if with_marks:
-                    self._marks = self._all_marks()
+                marks = self._marks() if with_marks else ()
+                self._last = View(picture=picture, marks=marks)
         except UnreachableError as error:
             self._bear(error)
-            return (
-                None
-                if self._last is None
-                else View(picture=self._last, marks=self._marks, is_away=True)
-            )
+            return None if self._last is None else replace(self._last, is_away=True)
         self._away_since = None
-        if self._last is None or is_new:
-            self._last = picture
-        return View(picture=self._last, marks=self._marks)
+        return self._last
 
     def settled(self) -> View:
         """The run as the ledger has it now; waits while the database is away.
@@ -144,11 +142,13 @@ class Reader:
                 return max(0.0, (progress.counts.settled - settled) / seconds)
         return None
 
-    def _all_marks(self) -> Marks:
-        """What is known of its course, and what we have seen ourselves."""
-        pulses, recent = self._gallery.points(self.run)
-        known = [(one.at, one.settled) for one in (*pulses, *recent)]
-        known += [(at, settled) for at, settled, _ in self._own]
+    def _marks(self) -> Marks:
+        """How far it was: what is known of its course, and what we have seen ourselves since."""
+        if time.monotonic() - self._course_read_at > COURSE_SECONDS:
+            pulses, recent = self._gallery.points(self.run)
+            self._course = [(one.at, one.settled) for one in (*pulses, *recent)]
+            self._course_read_at = time.monotonic()
+        known = [*self._course, *((at, settled) for at, settled, _ in self._own)]
         known.sort()
         # Redis that comes back may tell what was long ago, until workers write to it again
         most = accumulate((settled for _, settled in known), max)

@@ -30,6 +30,8 @@ ENDED_SECONDS = 5.0
 MOST_KEPT = 256
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Gallery:
@@ -58,6 +60,7 @@ class Gallery:
         self._checkpoint = checkpoint
         self._conn: Connection | None = None
         self._kept: dict[Hashable, tuple[float, Any]] = {}
+        self._unpacked: dict[str, tuple[str, Picture | None]] = {}
         self._lock = threading.RLock()
 
     def close(self) -> None:
@@ -92,7 +95,7 @@ class Gallery:
             UnreachableError: neither Redis nor the database answers.
         """
         packed = None if self._checkpoint is None else self._checkpoint.published(run)
-        found = None if packed is None else Picture.unpack(packed)
+        found = None if packed is None else self._unpack(run, packed)
         return self.from_ledger(run) if found is None else found
 
     @property
@@ -171,6 +174,15 @@ class Gallery:
                     remedy="Runs go on when it is back; nothing is lost.",
                 ) from error
 
+    def _unpack(self, run: str, packed: str) -> Picture | None:
+        """A picture from Redis; the same as before where it is: many look between two of them."""
+        with self._lock:
+            before = self._unpacked.get(run)
+            if before is None or before[0] != packed:
+                before = packed, Picture.unpack(packed)
+                _keep(self._unpacked, run, before)
+            return before[1]
+
     def _ended(self, limit: int) -> list[Picture]:
         def read(conn: Connection) -> list[Picture]:
             return [
@@ -188,8 +200,13 @@ class Gallery:
             if kept is not None and time.monotonic() - kept[0] < seconds:
                 return cast("T", kept[1])
             found = self.read_ledger(read)
-            while len(self._kept) >= MOST_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept.pop(what, None)
-            self._kept[what] = (time.monotonic(), found)
+            _keep(self._kept, what, (time.monotonic(), found))
             return found
+
+
+def _keep(kept: dict[K, V], what: K, value: V) -> None:
+    """Put it last; the first of too many go."""
+    kept.pop(what, None)
+    while len(kept) >= MOST_KEPT:
+        kept.pop(next(iter(kept)))
+    kept[what] = value

@@ -7,13 +7,18 @@ a note: losing either changes no work.
 
 from __future__ import annotations
 
-from backfill.checkpoint import Checkpoint
+import time
+
+from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.errors import UsageError
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
-from backfill.pg.ledger import Ledger
+from backfill.pg.ledger import Ledger, live_runs
 from backfill.pg.pulses import period_seconds, read_pulses, write_pulse
 from backfill.watch.picture import Picture, Point, read_overview, read_picture
 from backfill.watch.progress import one_picture
+
+#: A pulse is written so early, because rounds are a second apart.
+EARLY_SECONDS = 0.5
 
 
 class Publisher:
@@ -31,6 +36,7 @@ class Publisher:
         self._max_slots = max_slots
         self._checkpoint = checkpoint
         self._live: set[str] = set()
+        self._next_pulse: dict[str, float] = {}
 
     def round(self, conn: Connection, ledger: Ledger) -> None:
         """Publish once. No transaction may be open.
@@ -38,33 +44,43 @@ class Publisher:
         Raises:
             psycopg.Error: the database is away.
         """
+        # before the ledger is read, which is then as new as they are, and outside its transaction
+        snapshots = {} if self._checkpoint is None else self._snapshots(conn, ledger)
         with one_picture(conn):
             overview = read_overview(conn, ledger, database=self._database)
+            pictures = {
+                run: self._take(conn, ledger, run, snapshots.get(run), len(overview.workers))
+                for run in dict.fromkeys([*overview.live, *self._live])
+            }
+        ended = self._live - set(overview.live)
         # first, so that nobody finds a run gone from the overview and still at work in its picture
-        alive = len(overview.workers)
-        for run in self._live - set(overview.live):
-            self._end(conn, ledger, run, alive)
+        for run in ended:
+            self._end(conn, ledger, run, pictures[run])
         if self._checkpoint is not None:
             self._checkpoint.publish_overview(overview.pack())
         for run in overview.live:
-            picture = self._take(conn, ledger, run, alive)
-            if picture is not None and picture.progress.run.run_state.is_live:
+            if picture := pictures[run]:
                 self._publish(conn, ledger, picture)
         self._live = set(overview.live)
 
-    def _take(self, conn: Connection, ledger: Ledger, run: str, alive: int) -> Picture | None:
-        snapshot = None if self._checkpoint is None else self._checkpoint.read(run)
+    def _snapshots(self, conn: Connection, ledger: Ledger) -> dict[str, Snapshot | None]:
+        """What the checkpoint says of the runs that are live."""
+        assert self._checkpoint is not None  # asked by the caller
+        return {run.id: self._checkpoint.read(run.id) for run in live_runs(conn, ledger)}
+
+    def _take(
+        self, conn: Connection, ledger: Ledger, run: str, snapshot: Snapshot | None, alive: int
+    ) -> Picture | None:
         try:
-            with one_picture(conn):
-                return read_picture(
-                    conn,
-                    ledger,
-                    run,
-                    database=self._database,
-                    snapshot=snapshot,
-                    max_slots=self._max_slots,
-                    alive=alive,
-                )
+            return read_picture(
+                conn,
+                ledger,
+                run,
+                database=self._database,
+                snapshot=snapshot,
+                max_slots=self._max_slots,
+                alive=alive,
+            )
         except UsageError:  # somebody deleted it
             return None
 
@@ -73,16 +89,18 @@ class Publisher:
         point = Point.of(picture)
         if self._checkpoint is not None:
             self._checkpoint.publish(run.id, picture.pack(), point.pack())
+        if time.monotonic() < self._next_pulse.get(run.id, 0.0):
+            return
         began = run.started_at or run.created_at
         period = period_seconds((point.at - began).total_seconds())
-        # whoever takes over writes its first pulse a little early, which does no harm
-        self._keep(conn, ledger, run.id, point, newer_than_seconds=period - 0.5)
+        if self._keep(conn, ledger, run.id, point, newer_than_seconds=period - EARLY_SECONDS):
+            self._next_pulse[run.id] = time.monotonic() + period - EARLY_SECONDS
 
-    def _end(self, conn: Connection, ledger: Ledger, run: str, alive: int) -> None:
+    def _end(self, conn: Connection, ledger: Ledger, run: str, picture: Picture | None) -> None:
         """It is live no more: the last pulse says how far it came."""
         if self._checkpoint is not None:
             self._checkpoint.unpublish(run)
-        picture = self._take(conn, ledger, run, alive)
+        self._next_pulse.pop(run, None)
         if picture is not None:
             self._keep(conn, ledger, run, Point.of(picture), newer_than_seconds=0.0)
 
@@ -94,13 +112,14 @@ class Publisher:
         point: Point,
         *,
         newer_than_seconds: float,
-    ) -> None:
+    ) -> bool:
         """Keep a pulse if it is time, in the ledger first; the checkpoint is mended from it."""
         with transaction(conn, READ_LIMITS):
             is_due = write_pulse(
                 conn, ledger, run, point.pulse, newer_than_seconds=newer_than_seconds
             )
         if self._checkpoint is None or not is_due or self._checkpoint.add_pulse(run, point.pack()):
-            return
+            return is_due
         pulses = read_pulses(conn, ledger, run)
         self._checkpoint.put_pulses(run, [Point.of_pulse(pulse).pack() for pulse in pulses])
+        return True

@@ -18,8 +18,9 @@ from backfill.pg.slices import Slice
 from backfill.watch.batches import LOST, OUTAGE, BatchCounts
 from backfill.watch.progress import line
 
-#: The checkpoint is written at most so often (waiting for it after each batch cost 9 %).
-WRITE_SECONDS = 0.2
+#: The checkpoint is written at most so often (waiting for it after each batch cost 9 %). Twice
+#: between two pictures, which are all that is made of it.
+WRITE_SECONDS = 0.5
 #: Flower is told at most so often.
 TELL_SECONDS = 1.0
 

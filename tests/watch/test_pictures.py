@@ -170,7 +170,7 @@ def test_what_redis_has_lost_is_read_from_the_ledger_and_published_anew(
         assert gallery.picture(run).progress.source == "checkpoint"
         # its pulses, too, are mended from the ledger when there is a new one
         crew.conn.execute("UPDATE backfill.pulse SET at = at - interval '1 hour'")
-        publish(crew, publisher)
+        publish(crew, Publisher("default", checkpoint))
         pulses, _ = gallery.points(run)
         assert len(pulses) == 2
     client.close()
