@@ -6,6 +6,7 @@ be right stays: the ledger's own rows, and the signals.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery.events import EventDispatcher
@@ -20,15 +21,20 @@ def _nothing(*_: Any, **__: Any) -> None:
     """What is left out."""
 
 
+#: What watches, in workers and the processes that they fork.
+WATCHING: Mapping[type, Sequence[str]] = {
+    CheckpointObserver: ("batch_committed", "batch_failed", "outage", "flush"),
+    publishing._Publishing: ("round", "end"),
+    EventDispatcher: ("send", "publish"),
+    Reconciler: ("_mend_checkpoint",),
+}
+
+
 def leave_out() -> None:
     """Replace what watches in this process, and in those that it forks."""
-    for name in ("batch_committed", "batch_failed", "outage", "flush"):
-        setattr(CheckpointObserver, name, _nothing)
-    for name in ("round", "end"):
-        setattr(publishing._Publishing, name, _nothing)
-    for name in ("send", "publish"):
-        setattr(EventDispatcher, name, _nothing)
-    setattr(Reconciler, "_mend_checkpoint", _nothing)  # noqa: B010 - mypy forbids the assignment
+    for owner, names in WATCHING.items():
+        for name in names:
+            setattr(owner, name, _nothing)
 
 
 if __name__ == "__main__":

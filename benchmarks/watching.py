@@ -9,9 +9,10 @@ Three measures, of which the third is the sharpest:
 - rows per second at full speed, which is what a user sees, and which varies by a quarter from one
   run to the next on a shared machine;
 - rows by second of CPU, that of servers, workers and watchers;
-- seconds of CPU by second of the run, part by part, with less without: what watching takes of the
-  machine's cores. PostgreSQL is left out there, because its work on the rows varies by more than
-  its reading of a picture each second costs (about 2 ms).
+- seconds of CPU by second of the run that watching itself took, part by part: that of `watch`; that
+  of the calls which the runs without leave out (benchmarks/watched.py), in the workers' main
+  processes and in their children; that of the backends of PostgreSQL which read the pictures; and
+  what Redis took with it, less what it took without.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from backfill.engine.enqueue import person
 from backfill.entry import enqueue_in
 from backfill.job import Options
 from benchmarks.bed import Bed, running_workers, wait_for
+from benchmarks.watched import forget, spent
 
 #: What watching may cost of a run's rows/s.
 GOAL_SHARE = 0.02
 JOBS = ("slug_sql", "slug_python")
-#: Parts whose CPU can be told apart from the work on the rows.
-PARTS = ("watch", "workers", "children", "redis")
+#: Where watching takes CPU.
+PARTS = ("watch", "workers", "children", "postgresql", "redis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,13 @@ class Cost:
     """What a run took, in seconds.
 
     Attributes:
-        parts: of CPU, by part: PARTS and `postgresql`.
+        cpu: of all processes.
+        parts: of CPU, what watching took of it, by PARTS; of Redis, all that it took.
     """
 
     wall: float
+    cpu: float
     parts: Mapping[str, float]
-
-    @property
-    def cpu(self) -> float:
-        return sum(self.parts.values())
 
 
 def measure(bed: Bed, *, rows: int, rounds: int) -> None:
@@ -74,19 +74,19 @@ def measure(bed: Bed, *, rows: int, rounds: int) -> None:
 
 
 def _tell_parts(pairs: Sequence[tuple[Cost, Cost]]) -> None:
-    """What each part spends more with watching than without, by second of the run."""
+    """What each part of watching takes, by second of the run."""
     cores = os.cpu_count() or 1
-    more = {
+    spent = {
         part: statistics.median(
             with_it.parts[part] / with_it.wall - without.parts[part] / without.wall
             for with_it, without in pairs
         )
         for part in PARTS
     }
-    share = sum(more.values()) / cores
-    told = ", ".join(f"{part} {seconds * 1000:+.1f} ms/s" for part, seconds in more.items())
+    share = sum(spent.values()) / cores
+    told = ", ".join(f"{part} {seconds * 1000:.1f} ms/s" for part, seconds in spent.items())
     print(
-        f"    CPU, {told}: {share:.2%} of {cores} cores"
+        f"    CPU of watching, {told}: {share:.2%} of {cores} cores"
         f" (goal {GOAL_SHARE:.0%}: {'met' if share <= GOAL_SHARE else 'not met'})"
     )
 
@@ -101,8 +101,16 @@ def _tell(what: str, ratios: Sequence[float]) -> None:
     )
 
 
-def _busy(bed: Bed, workers: Sequence[int], watcher: int | None) -> dict[str, float]:
-    """CPU seconds so far, by part; other programs of the machine are left out.
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """CPU seconds so far; of what watches, and of all processes of the bed."""
+
+    cpu: float
+    parts: Mapping[str, float]
+
+
+def _clock(bed: Bed, workers: Sequence[int], watcher: int | None) -> _Clock:
+    """Read it; other programs of the machine are left out.
 
     Linux, proc(5), /proc/PID/stat: utime, stime, and both of children that were waited for.
 
@@ -110,48 +118,55 @@ def _busy(bed: Bed, workers: Sequence[int], watcher: int | None) -> dict[str, fl
         workers: process ids of the workers' main processes.
         watcher: that of `backfill watch`; None: nobody watches.
     """
-    spent: dict[int, tuple[int, float]] = {}
+    used: dict[int, tuple[int, float]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             found = path.read_text().rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
         seconds = sum(map(int, found[11:15])) / os.sysconf("SC_CLK_TCK")
-        spent[int(path.parent.name)] = (int(found[1]), seconds)
-
-    def below(roots: set[int]) -> float:
-        """What these have started, and what those have."""
-        children = {pid for pid, (parent, _) in spent.items() if parent in roots}
-        return sum(spent[pid][1] for pid in children) + (below(children) if children else 0.0)
+        used[int(path.parent.name)] = (int(found[1]), seconds)
 
     def own(pid: int | None) -> float:
-        return spent[pid][1] if pid in spent else 0.0
+        return used[pid][1] if pid in used else 0.0
 
-    server = bed.postgres.pid
-    return {
+    def with_all_below(pids: set[int]) -> float:
+        children = {pid for pid, (parent, _) in used.items() if parent in pids}
+        return sum(map(own, pids)) + (with_all_below(children) if children else 0.0)
+
+    watching = spent(bed.folder)
+    roots = {*workers, bed.postgres.pid, bed.redis.pid, watcher}
+    parts = {
         "watch": own(watcher),
-        "workers": sum(map(own, workers)),
-        "children": below(set(workers)),
+        "workers": sum(one.seconds for pid, one in watching.items() if pid in workers),
+        "children": sum(one.seconds for pid, one in watching.items() if pid not in workers),
+        "postgresql": sum(own(pid) for one in watching.values() for pid in one.backends),
         "redis": own(bed.redis.pid),
-        "postgresql": own(server) + below({server} if server else set()),
     }
+    return _Clock(cpu=with_all_below({pid for pid in roots if pid is not None}), parts=parts)
 
 
 def _run(bed: Bed, job: str, rows: int, *, is_watched: bool) -> Cost:
     bed.table(rows)
-    module, prefix = ("backfill", "w") if is_watched else ("benchmarks.unwatched", "u")
+    kind, prefix = ("watched", "w") if is_watched else ("unwatched", "u")
     with ExitStack() as stack:
-        started = stack.enter_context(running_workers(bed, 2, module=module, prefix=prefix))
+        started = stack.enter_context(
+            running_workers(bed, 2, module=f"benchmarks.{kind}", prefix=prefix)
+        )
         workers = [worker.pid for worker in started]
         stack.enter_context(_waiting_run(bed))
         watcher = stack.enter_context(_watcher(bed)) if is_watched else None
-        before = _busy(bed, workers, watcher)
+        before = _clock(bed, workers, watcher)
         wall = bed.run(job, Options(concurrency=2))
-        after = _busy(bed, workers, watcher)
-    cost = Cost(wall=wall, parts={part: after[part] - before[part] for part in after})
+        after = _clock(bed, workers, watcher)
+    forget(bed.folder)
     bed.check_slugs(rows)
     bed.conn.execute("DELETE FROM backfill.worker")
-    return cost
+    return Cost(
+        wall=wall,
+        cpu=after.cpu - before.cpu,
+        parts={part: after.parts[part] - before.parts[part] for part in PARTS},
+    )
 
 
 @contextmanager

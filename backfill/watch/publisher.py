@@ -45,7 +45,7 @@ class Publisher:
             psycopg.Error: the database is away.
         """
         # before the ledger is read, which is then as new as they are, and outside its transaction
-        snapshots = {} if self._checkpoint is None else self._snapshots(conn, ledger)
+        snapshots = self._snapshots(conn, ledger)
         with one_picture(conn):
             overview = read_overview(conn, ledger, database=self._database)
             pictures = {
@@ -65,8 +65,10 @@ class Publisher:
 
     def _snapshots(self, conn: Connection, ledger: Ledger) -> dict[str, Snapshot | None]:
         """What the checkpoint says of the runs that are live."""
-        assert self._checkpoint is not None  # asked by the caller
-        return {run.id: self._checkpoint.read(run.id) for run in live_runs(conn, ledger)}
+        checkpoint = self._checkpoint
+        if checkpoint is None:
+            return {}
+        return {run.id: checkpoint.read(run.id) for run in live_runs(conn, ledger)}
 
     def _take(
         self, conn: Connection, ledger: Ledger, run: str, snapshot: Snapshot | None, alive: int

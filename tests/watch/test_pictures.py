@@ -176,6 +176,27 @@ def test_what_redis_has_lost_is_read_from_the_ledger_and_published_anew(
     client.close()
 
 
+def test_no_picture_is_older_than_the_one_before(
+    crew: Crew, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = crew.enqueue("count")
+    client = redis.Redis.from_url(redis_url)
+    with checkpoint_of(crew) as checkpoint, gallery_of(crew) as gallery:
+        publish(crew, Publisher("default", checkpoint))
+        older = checkpoint.published(run)
+        assert older is not None
+        client.flushdb()
+        seen = gallery.picture(run)
+        assert seen.progress.source == "ledger"
+        # Redis was slow for a moment
+        checkpoint.publish(run, older, "{}")
+        assert gallery.picture(run) is seen
+        # by another clock it may be the newest all the same
+        monkeypatch.setattr("backfill.watch.gallery.PICTURE_SECONDS", 0.0)
+        assert gallery.picture(run).progress.source == "checkpoint"
+    client.close()
+
+
 def test_without_redis_everything_is_seen_all_the_same(crew: Crew) -> None:
     run = crew.enqueue("count")
     ledger = crew.desk.ledger
