@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from backfill.errors import BackfillError, UsageError
 from backfill.events import Event
 from backfill.pg.connect import Connection
+from backfill.pg.ledger import get_run
 from backfill.pg.pictures import read_ended
 from backfill.settings import Settings
 from backfill.watch.gallery import Gallery
@@ -247,7 +248,11 @@ class _Database:
                 kept = self._ended_pictures.get(run)
                 if kept is None or now - kept[0] > ENDED_PICTURE_SECONDS:
                     picture = read_picture(
-                        conn, gallery.ledger, run, database=self.name, snapshot=None
+                        conn,
+                        gallery.ledger,
+                        get_run(conn, gallery.ledger, run),
+                        database=self.name,
+                        snapshot=None,
                     )
                     kept = (now, picture)
                 found[run] = kept

@@ -17,7 +17,7 @@ import psycopg
 from backfill.checkpoint import PICTURE_SECONDS, Checkpoint
 from backfill.errors import UnreachableError
 from backfill.pg.connect import Connection
-from backfill.pg.ledger import Ledger, list_runs
+from backfill.pg.ledger import Ledger, get_run, list_runs, live_runs
 from backfill.pg.pulses import read_pulses
 from backfill.watch.picture import Overview, Picture, Point, read_overview, read_picture
 from backfill.watch.progress import one_picture
@@ -85,7 +85,9 @@ class Gallery:
         return self._read(
             "overview",
             FRESH_SECONDS,
-            lambda conn: read_overview(conn, self.ledger, database=self.database),
+            lambda conn: read_overview(
+                conn, self.ledger, database=self.database, live=live_runs(conn, self.ledger)
+            ),
         )
 
     def picture(self, run: str) -> Picture:
@@ -134,7 +136,7 @@ class Gallery:
             lambda conn: read_picture(
                 conn,
                 self.ledger,
-                run,
+                get_run(conn, self.ledger, run),
                 database=self.database,
                 snapshot=snapshot,
                 max_slots=self._max_slots,
@@ -203,7 +205,7 @@ class Gallery:
     def _ended(self, limit: int) -> list[Picture]:
         def read(conn: Connection) -> list[Picture]:
             return [
-                read_picture(conn, self.ledger, run.id, database=self.database, snapshot=None)
+                read_picture(conn, self.ledger, run, database=self.database, snapshot=None)
                 for run in list_runs(conn, self.ledger, limit=limit)
                 if not run.run_state.is_live
             ]

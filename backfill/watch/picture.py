@@ -210,7 +210,7 @@ class Overview:
 def read_picture(
     conn: Connection,
     ledger: Ledger,
-    run: str,
+    run: Run,
     *,
     database: str,
     snapshot: Snapshot | None,
@@ -220,31 +220,35 @@ def read_picture(
     """A run's picture from the ledger. A transaction must be open, of one snapshot.
 
     Args:
+        run: as it is in this transaction.
         snapshot: what the checkpoint said just before; None: it says nothing.
         max_slots: the database's limit on slices held at once; None: it has none.
         alive: workers that were seen lately; None: not asked for yet.
-
-    Raises:
-        UsageError: there is no such run.
     """
     return Picture(
         database=database,
         progress=read_within(
             conn, ledger, run, snapshot=snapshot, max_slots=max_slots, alive=alive
         ),
-        cells=read_map(conn, ledger, run),
-        working=read_working(conn, ledger, run),
-        set_aside=read_set_aside(conn, ledger, run),
-        events=pg.events(conn, ledger, run, limit=EVENTS),
+        cells=read_map(conn, ledger, run.id),
+        working=read_working(conn, ledger, run.id),
+        set_aside=read_set_aside(conn, ledger, run.id),
+        events=pg.events(conn, ledger, run.id, limit=EVENTS),
     )
 
 
-def read_overview(conn: Connection, ledger: Ledger, *, database: str) -> Overview:
-    """What the runs of a database share, from the ledger. A transaction must be open."""
+def read_overview(
+    conn: Connection, ledger: Ledger, *, database: str, live: Sequence[Run]
+) -> Overview:
+    """What the runs of a database share, from the ledger. A transaction must be open.
+
+    Args:
+        live: the live runs, as they are in this transaction.
+    """
     return Overview(
         database=database,
         at=server_time(conn),
-        live=[run.id for run in pg.live_runs(conn, ledger)],
+        live=[run.id for run in live],
         stopped=stopped(conn, ledger),
         workers=pg.workers(conn, ledger, within_seconds=WORKER_SECONDS),
         schedules=list_schedules(conn, ledger),

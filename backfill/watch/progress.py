@@ -306,7 +306,8 @@ def read(
     """
     snapshot = None if checkpoint is None else checkpoint.read(run_id)
     with one_picture(conn):
-        return read_within(conn, ledger, run_id, snapshot=snapshot, max_slots=max_slots)
+        run = get_run(conn, ledger, run_id)
+        return read_within(conn, ledger, run, snapshot=snapshot, max_slots=max_slots)
 
 
 @contextmanager
@@ -320,7 +321,7 @@ def one_picture(conn: Connection) -> Iterator[None]:
 def read_within(
     conn: Connection,
     ledger: Ledger,
-    run_id: str,
+    run: Run,
     *,
     snapshot: Snapshot | None,
     max_slots: int | None = None,
@@ -329,13 +330,10 @@ def read_within(
     """The same within the caller's transaction, with what the checkpoint said just before.
 
     Args:
+        run: as it is in this transaction.
         alive: workers that were seen lately; None: not asked for yet.
-
-    Raises:
-        UsageError: there is no such run.
     """
-    run = get_run(conn, ledger, run_id)
-    total = totals(conn, ledger, run_id)
+    total = totals(conn, ledger, run.id)
     if run.finished_at is not None:
         snapshot = None  # what has ended is read from the ledger alone
     if alive is None:
@@ -348,16 +346,16 @@ def read_within(
         by_phase=total.by_phase,
         held=total.held,
         rows_per_second=usual_rate if snapshot is None else snapshot.rows_per_second,
-        pauses=pauses(conn, ledger, run_id),
+        pauses=pauses(conn, ledger, run.id),
         workers=alive,
         source="ledger" if snapshot is None else "checkpoint",
         usual_rate=usual_rate,
-        signals=read_samples(conn, ledger, run_id),
+        signals=read_samples(conn, ledger, run.id),
         slots=None if max_slots is None else _slots(conn, ledger, run, total, max_slots),
         committed=total.counts,
         progress_at=total.progress_at,
         rates=() if snapshot is None else _rates(snapshot.recent),
-        turns=read_turns(conn, ledger, run_id),
+        turns=read_turns(conn, ledger, run.id),
     )
 
 

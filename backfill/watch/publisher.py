@@ -1,5 +1,7 @@
 """The publisher: once a second it takes the pictures of all live runs, for everybody who watches.
 
+Of those that wait and have not changed it does so every other second.
+
 It belongs to whoever holds the sampler's lease. Two at once do no harm: each writes whole pictures,
 and a pulse only where there is no newer one. What is in Redis is a copy (I4), what is in the ledger
 a note: losing either changes no work.
@@ -9,10 +11,10 @@ from __future__ import annotations
 
 import time
 
-from backfill.checkpoint import Checkpoint, Snapshot
+from backfill.checkpoint import Checkpoint
 from backfill.errors import UsageError
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
-from backfill.pg.ledger import Ledger, live_runs
+from backfill.pg.ledger import Ledger, Run, get_run, live_runs
 from backfill.pg.pulses import period_seconds, read_pulses, write_pulse
 from backfill.watch.picture import Picture, Point, read_overview, read_picture
 from backfill.watch.progress import one_picture
@@ -35,7 +37,8 @@ class Publisher:
         self._database = database
         self._max_slots = max_slots
         self._checkpoint = checkpoint
-        self._live: set[str] = set()
+        self._live: dict[str, Run] = {}
+        self._rounds = 0
         self._next_pulse: dict[str, float] = {}
 
     def round(self, conn: Connection, ledger: Ledger) -> None:
@@ -44,47 +47,43 @@ class Publisher:
         Raises:
             psycopg.Error: the database is away.
         """
-        # before the ledger is read, which is then as new as they are, and outside its transaction
-        snapshots = self._snapshots(conn, ledger)
-        with one_picture(conn):
-            overview = read_overview(conn, ledger, database=self._database)
-            pictures = {
-                run: self._take(conn, ledger, run, snapshots.get(run), len(overview.workers))
-                for run in dict.fromkeys([*overview.live, *self._live])
-            }
-        ended = self._live - set(overview.live)
-        # first, so that nobody finds a run gone from the overview and still at work in its picture
-        for run in ended:
-            self._end(conn, ledger, run, pictures[run])
-        if self._checkpoint is not None:
-            self._checkpoint.publish_overview(overview.pack())
-        for run in overview.live:
-            if picture := pictures[run]:
-                self._publish(conn, ledger, picture)
-        self._live = set(overview.live)
-
-    def _snapshots(self, conn: Connection, ledger: Ledger) -> dict[str, Snapshot | None]:
-        """What the checkpoint says of the runs that are live."""
+        # before the ledger is read, which is then as new as they are, and outside its transaction;
+        # of a run that is new to us the ledger's own counts will do for a second
         checkpoint = self._checkpoint
-        if checkpoint is None:
-            return {}
-        return {run.id: checkpoint.read(run.id) for run in live_runs(conn, ledger)}
-
-    def _take(
-        self, conn: Connection, ledger: Ledger, run: str, snapshot: Snapshot | None, alive: int
-    ) -> Picture | None:
-        try:
-            return read_picture(
-                conn,
-                ledger,
-                run,
-                database=self._database,
-                snapshot=snapshot,
-                max_slots=self._max_slots,
-                alive=alive,
+        snapshots = {} if checkpoint is None else {run: checkpoint.read(run) for run in self._live}
+        with one_picture(conn):
+            live = {run.id: run for run in live_runs(conn, ledger)}
+            overview = read_overview(
+                conn, ledger, database=self._database, live=list(live.values())
             )
-        except UsageError:  # somebody deleted it
-            return None
+            ended = [
+                run for one in self._live if one not in live if (run := _found(conn, ledger, one))
+            ]
+            pictures = {
+                run.id: read_picture(
+                    conn,
+                    ledger,
+                    run,
+                    database=self._database,
+                    snapshot=snapshots.get(run.id),
+                    max_slots=self._max_slots,
+                    alive=len(overview.workers),
+                )
+                for run in (*ended, *filter(self._is_due, live.values()))
+            }
+        # first, so that nobody finds a run gone from the overview and still at work in its picture
+        for one in self._live.keys() - live:
+            self._end(conn, ledger, one, pictures.get(one))
+        if checkpoint is not None:
+            checkpoint.publish_overview(overview.pack())
+        for one in pictures.keys() & live:
+            self._publish(conn, ledger, pictures[one])
+        self._live = live
+        self._rounds += 1
+
+    def _is_due(self, run: Run) -> bool:
+        """True for a run that works or has changed; of those that wait, in every other round."""
+        return run.run_state.is_working or self._live.get(run.id) != run or self._rounds % 2 == 0
 
     def _publish(self, conn: Connection, ledger: Ledger, picture: Picture) -> None:
         run = picture.progress.run
@@ -125,3 +124,11 @@ class Publisher:
         pulses = read_pulses(conn, ledger, run)
         self._checkpoint.put_pulses(run, [Point.of_pulse(pulse).pack() for pulse in pulses])
         return True
+
+
+def _found(conn: Connection, ledger: Ledger, run: str) -> Run | None:
+    """A run that has ended; None: somebody deleted it."""
+    try:
+        return get_run(conn, ledger, run)
+    except UsageError:
+        return None
