@@ -21,7 +21,7 @@ from backfill.job import Options
 from backfill.local.postgres import LocalPostgres
 from backfill.local.redis import LocalRedis
 from backfill.pg import install
-from backfill.pg.connect import connect
+from backfill.pg.connect import NO_LIMITS, connect
 from backfill.pg.ledger import workers
 from backfill.project import Project
 from backfill.settings import load
@@ -139,7 +139,7 @@ def bed(more: Mapping[str, str] | None = None) -> Iterator[Bed]:
             "BACKFILL_DATABASE_URL": url,
             "BACKFILL_REDIS_URL": redis.url(),
         }
-        with connect(url) as conn:
+        with connect(url, limits=NO_LIMITS) as conn:
             install.upgrade(conn)
             project = Project(load(folder, environ), environ)
             yield Bed(

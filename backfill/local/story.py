@@ -21,7 +21,7 @@ from backfill.local.following import Ended, Follower, Loss
 from backfill.local.screen import Screen, application
 from backfill.local.stage import Stage
 from backfill.local.traffic import Application
-from backfill.pg.connect import Connection, connect
+from backfill.pg.connect import NO_LIMITS, Connection, connect
 from backfill.pg.ledger import find_run
 from backfill.project import Desk, Project
 from backfill.settings import load as load_settings
@@ -72,7 +72,7 @@ class Story:
         """
         self._screen.act("A PostgreSQL and a Redis, and a table in use")
         self._start_servers()
-        with connect(self._stage.url) as conn:
+        with connect(self._stage.url, limits=NO_LIMITS) as conn:
             self._load(conn)
             self._screen.act("Expand: new columns and a new table, still empty")
             self._expand(conn)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from backfill.pg.connect import Connection, connect
+from backfill.pg.connect import NO_LIMITS, Connection, connect
 
 #: Between two short transactions.
 PAUSE_SECONDS = 0.02
@@ -107,7 +107,7 @@ class Application:
             UnreachableError: the database does not answer.
         """
         for name, work in (("application", self._write), ("clerk", self._hold_rows)):
-            conn = connect(self._url, application_name=name)
+            conn = connect(self._url, application_name=name, limits=NO_LIMITS)
             self._threads[name] = threading.Thread(
                 target=work, args=(conn,), name=name, daemon=True
             )

@@ -2,7 +2,8 @@
 
 Invariants kept here:
 - I5: every connection notices a dead peer; every transaction has time-outs for statements, locks
-  and idleness, set by SET LOCAL, so that a transaction pooler may sit between.
+  and idleness, set by SET LOCAL, so that a transaction pooler may sit between; statements by
+  themselves have the connection's, where none does.
 - I6: keys travel as text under fixed DateStyle, TimeZone, IntervalStyle, extra_float_digits.
 """
 
@@ -93,12 +94,18 @@ _LENIENT_LOADERS = {
 }
 
 
-def connect(url: str, *, application_name: str = "backfill") -> Connection:
+def connect(
+    url: str, *, application_name: str = "backfill", limits: Limits | None = None
+) -> Connection:
     """Open an autocommit connection that notices a dead peer within seconds.
 
-    Nothing is set on the session (but for the style of dates, where it is another than usual), so a
-    transaction pooler such as PgBouncer may sit between; where one does (the server's process is
-    not the one that greeted us), statements are not prepared.
+    A transaction pooler such as PgBouncer may sit between (the server's process is not the one that
+    greeted us): then nothing is set on the session but the style of dates, where it is another than
+    usual, and statements are not prepared. Statements outside `transaction` then have the pooler's
+    time-outs (PgBouncer's query_timeout) and no others.
+
+    Args:
+        limits: of statements outside `transaction`, without a pooler; None: SINGLE_LIMITS.
 
     Raises:
         UnreachableError: the server does not answer, or refuses this login.
@@ -117,6 +124,16 @@ def connect(url: str, *, application_name: str = "backfill") -> Connection:
         )
         if conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,):
             conn.prepare_threshold = None
+        else:
+            bound = limits or SINGLE_LIMITS
+            conn.execute(
+                "SELECT set_config('lock_timeout', %s, false),"
+                " set_config('statement_timeout', %s, false)",
+                [
+                    f"{bound.lock_timeout_seconds * 1000:.0f}ms",
+                    f"{bound.statement_timeout_seconds * 1000:.0f}ms",
+                ],
+            )
         # psycopg reads instants in this style only. A role or a database may have another default;
         # poolers keep a session's DateStyle for their client, as few other settings.
         if not (conn.info.parameter_status("DateStyle") or "").startswith("ISO"):
@@ -184,6 +201,11 @@ class Limits:
 LEDGER_LIMITS = Limits(lock_timeout_seconds=35.0, statement_timeout_seconds=40.0)
 #: For reads of the user's tables outside batches (horizon, bounds of slices, totals, checks).
 READ_LIMITS = Limits(lock_timeout_seconds=2.0, statement_timeout_seconds=30.0)
+#: For statements by themselves, which are the ledger's: none takes so long but where the server is
+#: in trouble. That nobody has timed it makes its end a person's (failure.py), so it comes late.
+SINGLE_LIMITS = Limits(lock_timeout_seconds=35.0, statement_timeout_seconds=300.0)
+#: For those who do not work for a run: what fills the demo's tables.
+NO_LIMITS = Limits(lock_timeout_seconds=0.0, statement_timeout_seconds=0.0, idle_seconds=0.0)
 
 
 def application_name(run: str, slice_number: int, epoch: int) -> str:

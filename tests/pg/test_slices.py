@@ -6,11 +6,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import psycopg
 import pytest
 
 from backfill.model import RunState, SlicePhase
 from backfill.pg import slices
-from backfill.pg.connect import Connection, connect, transaction
+from backfill.pg.connect import READ_LIMITS, Connection, Limits, connect, transaction
+from backfill.pg.failure import FaultKind, classify
 from backfill.pg.ledger import Ledger, get_run, totals
 from backfill.pg.slices import SlotTakenError
 from tests.pg.holding import (
@@ -224,3 +226,28 @@ def test_an_open_batch_keeps_its_slice_whatever_the_lease_says(
         assert taken.number == 2
         assert claim(pg, ledger, slot=3) is None
     assert claim(pg, ledger, slot=3) is not None
+
+
+# --- bounds (I5) ---------------------------------------------------------------------------------
+
+
+def test_a_statement_by_itself_waits_no_longer_than_its_connection_allows(
+    pg: Connection, ledger: Ledger, run: str, db_url: str
+) -> None:
+    free_slices(pg, ledger, 1)
+    bounds = Limits(lock_timeout_seconds=0.2, statement_timeout_seconds=5.0)
+    with connect(db_url, limits=bounds) as worker:
+        with transaction(pg):
+            pg.execute("LOCK TABLE backfill.slice IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(psycopg.errors.LockNotAvailable) as refused:
+                claim(worker, ledger, slot=0)
+        assert classify(refused.value, writing=False).kind is FaultKind.TRANSIENT
+        assert claim(worker, ledger, slot=0) is not None
+
+
+def test_every_connection_bounds_its_statements(pg: Connection) -> None:
+    shown = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+    assert pg.execute(shown).fetchone() == ("35s", "5min")
+    with transaction(pg, READ_LIMITS):
+        assert pg.execute(shown).fetchone() == ("2s", "30s")
+    assert pg.execute(shown).fetchone() == ("35s", "5min")
