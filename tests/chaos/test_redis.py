@@ -101,6 +101,27 @@ def test_a_run_goes_on_under_each_fault_of_redis(
         assert "run.paused" not in [event.name for event in crew.events(run)]
 
 
+def test_a_worker_outlives_a_message_that_it_takes_while_redis_is_full(
+    make_crew: MakeCrew, own_redis: LocalRedis
+) -> None:
+    """What was taken from the queue could not be noted; the reconciler sends another."""
+    with redis.Redis.from_url(own_redis.url()) as client:
+        crew = make_crew(redis_url=own_redis.url())
+        crew.conn.execute("CREATE TABLE item (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0)")
+        crew.conn.execute("INSERT INTO item (id) SELECT generate_series(1, 500)")
+        crew.write_jobs(JOBS)
+        worker = crew.start()
+        worker.stop_main()
+        run = crew.enqueue("count")
+        client.config_set("maxmemory", 1)
+        worker.go_on()
+        crew.wait(lambda: "OutOfMemoryError" in worker.log.read_text(), "it is told")
+        client.config_set("maxmemory", 0)
+        crew.wait_for(run, RunState.SUCCEEDED)
+        assert crew.alive == [worker], crew.told()
+        each_row_once(crew, "item", ["n"], 500)
+
+
 def is_right(crew: Crew, run: str) -> bool:
     """The checkpoint says what the ledger says, but for a moment's batches."""
     checkpoint = crew.project.checkpoint(crew.desk.ledger)

@@ -26,6 +26,12 @@ from tests.engine.factory import FakeClock
 RUN = "fill-7f3k2"
 
 
+@pytest.fixture(autouse=True)
+def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may be slow to answer here, and is asked all the same."""
+    monkeypatch.setattr("backfill.checkpoint.SLOW_SECONDS", CALL_SECONDS)
+
+
 @pytest.fixture
 def checkpoint(redis_url: str) -> Iterator[Checkpoint]:
     checkpoint = Checkpoint(redis_url, "a-ledger")
