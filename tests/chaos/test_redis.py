@@ -18,7 +18,8 @@ from tests.acceptance.conftest import MakeCrew
 from tests.acceptance.crew import Crew, each_row_once
 from tests.chaos.proxy import Proxy
 
-ROWS = 14_000
+ROWS = 20_000
+SLOTS = 2
 #: What must be done while the fault lasts, and in which time: also after a task's time (1 s). When
 #: each batch waited for a slow Redis, it took half a minute.
 STEP, STEP_SECONDS = 1_200, 20.0
@@ -82,10 +83,12 @@ def test_a_run_goes_on_under_each_fault_of_redis(
         crew.conn.execute("CREATE TABLE item (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0)")
         crew.conn.execute("INSERT INTO item (id) SELECT generate_series(1, %s)", [ROWS])
         crew.write_jobs(JOBS)
-        crew.keep_alive(1, children=2)
+        crew.keep_alive(1, children=SLOTS)
         run = crew.enqueue("count")
         crew.wait_for_rows(run, 500)
         for fault in FAULTS:
+            # a slot whose message waits in Redis when the fault begins would wait with it
+            crew.wait(lambda: crew.held(run) == SLOTS, f"all slots work before {fault.__name__}")
             with fault(client, proxy):
                 goal = crew.counts(run).settled + STEP
                 crew.wait(
@@ -96,6 +99,7 @@ def test_a_run_goes_on_under_each_fault_of_redis(
             crew.wait(lambda: is_right(crew, run), f"progress is right after {fault.__name__}")
         assert crew.state(run) is RunState.RUNNING, "the run ended before the last fault"
         assert len(crew.alive) == 1, crew.told()
+        crew.hurry(run)
         crew.wait_for(run, RunState.SUCCEEDED)
         each_row_once(crew, "item", ["n"], ROWS)
         assert "run.paused" not in [event.name for event in crew.events(run)]
