@@ -37,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
     of_gentle.add_argument(
         "--publish", action="store_true", help="replace tables and picture in docs/gentleness.md"
     )
+    of_watching = made.add_argument_group("watching")
+    of_watching.add_argument("--watched-rows", type=int, default=4_000_000, help="of its table")
+    of_watching.add_argument("--pairs", type=int, default=40, help="of turns, with it and without")
+    of_watching.add_argument(
+        "--watched-slots", type=int, nargs="+", default=[1, 2], help="the run's concurrency"
+    )
     of_eta = made.add_argument_group("eta")
     of_eta.add_argument("--eta-rate", type=int, default=8_000, help="rows per second")
     of_eta.add_argument("--ways", nargs="+", choices=eta.WAYS, default=list(eta.WAYS))
@@ -78,7 +84,9 @@ def _on_bed(chosen: argparse.Namespace) -> None:
             )
             gentle.measure(made, plan)
         if "watching" in chosen.which:
-            watching.measure(made, rows=chosen.rows, rounds=chosen.rounds)
+            watching.measure(
+                made, rows=chosen.watched_rows, pairs=chosen.pairs, slots=chosen.watched_slots
+            )
         if "eta" in chosen.which:
             eta.measure(made, rate=chosen.eta_rate, ways=chosen.ways)
 

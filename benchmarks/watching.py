@@ -1,172 +1,241 @@
-"""What watching costs: runs with all of it against runs with none, by turns, on the same data.
+"""What watching costs: with all of it and with none of it, by turns of some seconds, in one run.
 
 All of it: checkpoint, counts of batches, task events, pictures and pulses each second, and a
-`backfill watch` on a terminal. None: benchmarks/unwatched.py, and nobody who watches. Each run has
-the table rebuilt before it, its result checked, and workers of its own, which have started before.
+`backfill watch` on a terminal. None: benchmarks/switched.py leaves out the calls, and `watch` is
+stopped. Two turns that are next to each other are a pair, and who is first in it changes from pair
+to pair; a shared machine's speed changes from one minute to the next, and by less within a pair.
 
-Three measures, of which the third is the sharpest:
-
-- rows per second at full speed, which is what a user sees, and which varies by a quarter from one
-  run to the next on a shared machine;
-- rows by second of CPU, that of servers, workers and watchers;
-- seconds of CPU by second of the run that watching itself took, part by part: that of `watch`; that
-  of the calls which the runs without leave out (benchmarks/watched.py), in the workers' main
-  processes and in their children; that of the backends of PostgreSQL which read the pictures; and
-  what Redis took with it, less what it took without.
+- Rows per second at full speed, pair by pair, which is what a user sees.
+- Seconds of CPU by second that watching itself took, part by part: of `watch`; of the calls that
+  are left out, in the workers' main processes and in their children; of PostgreSQL's backends that
+  read the pictures; and what Redis took with it, less what it took without.
+- Seconds that a slot stood in these calls, waiting for Redis included.
 """
 
 from __future__ import annotations
 
 import os
 import pty
+import signal
 import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product
 
 from backfill.engine.enqueue import person
 from backfill.entry import enqueue_in
 from backfill.job import Options
 from benchmarks.bed import Bed, running_workers, wait_for
-from benchmarks.watched import forget, spent
+from benchmarks.switched import Switch, spent
 
 #: What watching may cost of a run's rows/s.
 GOAL_SHARE = 0.02
 JOBS = ("slug_sql", "slug_python")
+#: How long each turn is: that of a task, so that each has its end.
+TURN_SECONDS = 5.0
+#: A run's beginning is left out.
+WARM_SECONDS = 2.0
 #: Where watching takes CPU.
 PARTS = ("watch", "workers", "children", "postgresql", "redis")
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What a run took, in seconds.
+class _Clock:
+    """A run and its processes at an instant; seconds and rows so far.
 
     Attributes:
-        cpu: of all processes.
-        parts: of CPU, what watching took of it, by PARTS; of Redis, all that it took.
+        cpu: what watching took of it, by PARTS; of Redis, all that it took.
+        stood: of all slots in calls that watch.
     """
 
-    wall: float
-    cpu: float
-    parts: Mapping[str, float]
-
-
-def measure(bed: Bed, *, rows: int, rounds: int) -> None:
-    """Print the medians of the pairs' ratios, with their quartiles, for each kind of job."""
-    for job in JOBS:
-        pairs: list[tuple[Cost, Cost]] = []
-        for number in range(rounds):
-            # who is first is slower or faster at times: each is so in half of the rounds
-            order = (True, False) if number % 2 == 0 else (False, True)
-            costs = {watched: _run(bed, job, rows, is_watched=watched) for watched in order}
-            pairs.append((costs[True], costs[False]))
-        with_it, without = (
-            rows / statistics.median(pair[i].wall for pair in pairs) for i in range(2)
-        )
-        print(f"watching, {job}: {with_it:,.0f} rows/s with all of it, {without:,.0f} without")
-        _tell("rows/s", [without.wall / with_it.wall for with_it, without in pairs])
-        _tell("rows by CPU second", [without.cpu / with_it.cpu for with_it, without in pairs])
-        _tell_parts(pairs)
-
-
-def _tell_parts(pairs: Sequence[tuple[Cost, Cost]]) -> None:
-    """What each part of watching takes, by second of the run."""
-    cores = os.cpu_count() or 1
-    spent = {
-        part: statistics.median(
-            with_it.parts[part] / with_it.wall - without.parts[part] / without.wall
-            for with_it, without in pairs
-        )
-        for part in PARTS
-    }
-    share = sum(spent.values()) / cores
-    told = ", ".join(f"{part} {seconds * 1000:.1f} ms/s" for part, seconds in spent.items())
-    print(
-        f"    CPU of watching, {told}: {share:.2%} of {cores} cores"
-        f" (goal {GOAL_SHARE:.0%}: {'met' if share <= GOAL_SHARE else 'not met'})"
-    )
-
-
-def _tell(what: str, ratios: Sequence[float]) -> None:
-    middle = statistics.median(ratios)
-    low, _, high = statistics.quantiles(ratios, n=4)
-    print(
-        f"    {what}, with to without: {middle:.3f} (quartiles {low:.3f} to {high:.3f};"
-        f" goal {1 - GOAL_SHARE}: {'met' if middle >= 1 - GOAL_SHARE else 'not met'});"
-        f" by rounds {', '.join(f'{ratio:.3f}' for ratio in ratios)}"
-    )
+    at: float
+    rows: int
+    cpu: Mapping[str, float]
+    stood: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Clock:
-    """CPU seconds so far; of what watches, and of all processes of the bed."""
+class Turn:
+    """From one instant to another."""
 
-    cpu: float
-    parts: Mapping[str, float]
+    before: _Clock
+    after: _Clock
+
+    @property
+    def seconds(self) -> float:
+        return self.after.at - self.before.at
+
+    @property
+    def rows_per_second(self) -> float:
+        return (self.after.rows - self.before.rows) / self.seconds
+
+    def cpu(self, part: str) -> float:
+        return self.after.cpu[part] - self.before.cpu[part]
+
+    @property
+    def stood(self) -> float:
+        return self.after.stood - self.before.stood
 
 
-def _clock(bed: Bed, workers: Sequence[int], watcher: int | None) -> _Clock:
-    """Read it; other programs of the machine are left out.
+#: A turn with all of it, and one with none.
+Pair = tuple[Turn, Turn]
 
-    Linux, proc(5), /proc/PID/stat: utime, stime, and both of children that were waited for.
+
+def measure(bed: Bed, *, rows: int, pairs: int, slots: Sequence[int]) -> None:
+    """Print what watching costs each kind of job; a run's rows are enough for some of the pairs."""
+    for number, job in product(slots, JOBS):
+        found: list[Pair] = []
+        while len(found) < pairs:
+            found += _run(bed, job, rows, slots=number)
+        _tell(f"{job} by {number} slots", found, slots=number)
+
+
+def _tell(what: str, pairs: Sequence[Pair], *, slots: int) -> None:
+    with_it, without = (
+        statistics.median(pair[i].rows_per_second for pair in pairs) for i in range(2)
+    )
+    ratios = sorted(on.rows_per_second / off.rows_per_second for on, off in pairs)
+    middle, (low, _, high) = statistics.median(ratios), statistics.quantiles(ratios, n=4)
+    surely = _interval(ratios)
+    print(f"watching, {what}: {with_it:,.0f} rows/s with all of it, {without:,.0f} without")
+    print(
+        f"    rows/s, with to without: {middle:.3f} ({len(pairs)} pairs, quartiles {low:.3f} to"
+        f" {high:.3f}; the median is between {surely[0]:.3f} and {surely[1]:.3f} at 95 %;"
+        f" goal {1 - GOAL_SHARE}: {_met(middle >= 1 - GOAL_SHARE)})"
+    )
+    cores = os.cpu_count() or 1
+    seconds = [sum(pair[i].seconds for pair in pairs) for i in range(2)]
+    took = {part: sum(on.cpu(part) for on, _ in pairs) / seconds[0] for part in PARTS}
+    took["redis"] -= sum(off.cpu("redis") for _, off in pairs) / seconds[1]
+    share = sum(took.values()) / cores
+    told = ", ".join(f"{part} {one * 1000:.1f} ms/s" for part, one in took.items())
+    print(
+        f"    CPU of watching, {told}: {share:.2%} of {cores} cores"
+        f" (goal {GOAL_SHARE:.0%}: {_met(share <= GOAL_SHARE)})"
+    )
+    stood = sum(on.stood for on, _ in pairs) / seconds[0] / slots
+    print(
+        f"    a slot stood in calls that watch for {stood:.2%} of the time"
+        f" (goal {GOAL_SHARE:.0%}: {_met(stood <= GOAL_SHARE)})"
+    )
+
+
+def _met(yes: bool) -> str:
+    return "met" if yes else "not met"
+
+
+def _interval(ordered: Sequence[float]) -> tuple[float, float]:
+    """Where their median is, at 95 %: the sign test's order statistics (Conover, 1999, 3.2)."""
+    half = 0.98 * len(ordered) ** 0.5  # 1.96 standard deviations of a binomial with p = 1/2
+    below = max(0, int(len(ordered) / 2 - half))
+    return ordered[below], ordered[len(ordered) - 1 - below]
+
+
+def _run(bed: Bed, job: str, rows: int, *, slots: int) -> list[Pair]:
+    """One run, with its table anew and its result checked."""
+    bed.table(rows)
+    switch = Switch(bed.folder)
+    switch.turn(on=True)
+    pairs: list[Pair] = []
+    with ExitStack() as stack:
+        started = stack.enter_context(running_workers(bed, 2, module="benchmarks.switched"))
+        stack.enter_context(_waiting_run(bed))
+        watcher = stack.enter_context(_watcher(bed))
+        run = enqueue_in(
+            bed.project,
+            bed.project.declaration(job),
+            params={},
+            options=Options(concurrency=slots),
+            by=person(),
+        ).run.id
+        watch = _Watch(bed, run, {worker.pid for worker in started}, watcher)
+        wait_for(lambda: watch.clock().rows, 60)
+        time.sleep(WARM_SECONDS)
+        while True:
+            turns = {}
+            for on in (True, False) if len(pairs) % 2 == 0 else (False, True):
+                switch.turn(on=on)
+                os.kill(watcher, signal.SIGCONT if on else signal.SIGSTOP)
+                before = watch.clock()
+                time.sleep(TURN_SECONDS)
+                turns[on] = Turn(before, watch.clock())
+            if not watch.walks():
+                break
+            pairs.append((turns[True], turns[False]))
+        switch.turn(on=True)
+        os.kill(watcher, signal.SIGCONT)
+        wait_for(lambda: watch.state() == "succeeded", 60)
+    bed.check_slugs(rows)
+    bed.conn.execute("DELETE FROM backfill.worker")
+    return pairs
+
+
+class _Watch:
+    """Reads a run and its processes.
 
     Args:
         workers: process ids of the workers' main processes.
-        watcher: that of `backfill watch`; None: nobody watches.
+        watcher: that of `backfill watch`.
     """
-    used: dict[int, tuple[int, float]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            found = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        seconds = sum(map(int, found[11:15])) / os.sysconf("SC_CLK_TCK")
-        used[int(path.parent.name)] = (int(found[1]), seconds)
 
-    def own(pid: int | None) -> float:
-        return used[pid][1] if pid in used else 0.0
+    def __init__(self, bed: Bed, run: str, workers: set[int], watcher: int) -> None:
+        self._bed = bed
+        self._run = run
+        self._workers = workers
+        self._watcher = watcher
 
-    def with_all_below(pids: set[int]) -> float:
-        children = {pid for pid, (parent, _) in used.items() if parent in pids}
-        return sum(map(own, pids)) + (with_all_below(children) if children else 0.0)
-
-    watching = spent(bed.folder)
-    roots = {*workers, bed.postgres.pid, bed.redis.pid, watcher}
-    parts = {
-        "watch": own(watcher),
-        "workers": sum(one.seconds for pid, one in watching.items() if pid in workers),
-        "children": sum(one.seconds for pid, one in watching.items() if pid not in workers),
-        "postgresql": sum(own(pid) for one in watching.values() for pid in one.backends),
-        "redis": own(bed.redis.pid),
-    }
-    return _Clock(cpu=with_all_below({pid for pid in roots if pid is not None}), parts=parts)
-
-
-def _run(bed: Bed, job: str, rows: int, *, is_watched: bool) -> Cost:
-    bed.table(rows)
-    kind, prefix = ("watched", "w") if is_watched else ("unwatched", "u")
-    with ExitStack() as stack:
-        started = stack.enter_context(
-            running_workers(bed, 2, module=f"benchmarks.{kind}", prefix=prefix)
+    def clock(self) -> _Clock:
+        row = self._bed.conn.execute(
+            "SELECT coalesce(sum(paged), 0)::bigint FROM backfill.slice WHERE run = %s", [self._run]
+        ).fetchone()
+        watching = spent(self._bed.folder)
+        main = [one for pid, one in watching.items() if pid in self._workers]
+        children = [one for pid, one in watching.items() if pid not in self._workers]
+        backends = {pid for one in watching.values() for pid in one.backends}
+        return _Clock(
+            at=time.perf_counter(),
+            rows=0 if row is None else int(row[0]),
+            cpu={
+                "watch": _cpu(self._watcher),
+                "workers": sum(one.cpu for one in main),
+                "children": sum(one.cpu for one in children),
+                "postgresql": sum(map(_cpu, backends)),
+                "redis": _cpu(self._bed.redis.pid),
+            },
+            stood=sum(one.wall for one in children),
         )
-        workers = [worker.pid for worker in started]
-        stack.enter_context(_waiting_run(bed))
-        watcher = stack.enter_context(_watcher(bed)) if is_watched else None
-        before = _clock(bed, workers, watcher)
-        wall = bed.run(job, Options(concurrency=2))
-        after = _clock(bed, workers, watcher)
-    forget(bed.folder)
-    bed.check_slugs(rows)
-    bed.conn.execute("DELETE FROM backfill.worker")
-    return Cost(
-        wall=wall,
-        cpu=after.cpu - before.cpu,
-        parts={part: after.parts[part] - before.parts[part] for part in PARTS},
-    )
+
+    def walks(self) -> bool:
+        """True while it has rows before it, which the turn that has ended had, too."""
+        row = self._bed.conn.execute(
+            "SELECT state = 'running' AND NOT frontier_done FROM backfill.run WHERE id = %s",
+            [self._run],
+        ).fetchone()
+        return row is not None and bool(row[0])
+
+    def state(self) -> str:
+        row = self._bed.conn.execute(
+            "SELECT state FROM backfill.run WHERE id = %s", [self._run]
+        ).fetchone()
+        if row is None or row[0] in {"paused", "failed", "cancelled"}:
+            raise SystemExit(f"{self._run} ended as {row}")
+        return str(row[0])
+
+
+def _cpu(pid: int | None) -> float:
+    """Seconds of CPU that a process took so far, its threads included; 0 when it has ended.
+
+    Linux: the clock of another process, as clock_getcpuclockid(3) makes it of a process id.
+    """
+    try:
+        return time.clock_gettime((~(pid or 0) << 3) | 2)
+    except OSError:
+        return 0.0
 
 
 @contextmanager

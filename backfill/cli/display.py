@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from itertools import chain, repeat
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,17 +16,31 @@ from backfill.cli.scene import Frame, View, is_held_up, scene
 from backfill.model import RunState
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
     from rich.live import Live
+    from rich.segment import Segment
     from rich.text import Text
 
     from backfill.watch.progress import Progress
 
-#: How often a terminal is drawn anew at most, and a line is printed where there is none.
-DRAW_SECONDS = 0.25
-LINE_SECONDS = 1.0
+#: How often a terminal is drawn anew at most, or a line is printed: workers renew their pictures
+#: each second, and those of several runs are drawn together.
+SHOW_SECONDS = 1.0
 AWAY = "the database does not answer; trying again"
 NO_REDIS = "Redis does not answer; reading from the ledger instead"
+
+
+class _Line:
+    """A line of a scene and how a terminal shows it, which is found once: few of them change."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self._segments: list[Segment] | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> list[Segment]:
+        if self._segments is None:
+            self._segments = list(console.render(self.text, options))
+        return self._segments
 
 
 class Display:
@@ -50,7 +65,7 @@ class Display:
         self._live: Live | None = None
         self._shown_at = float("-inf")
         self._shown: tuple[object, ...] = ()
-        self._drawn: list[Text] = []
+        self._drawn: list[_Line] = []
         self._frame_before: Frame | None = None
         self._lines: dict[str, str] = {}
         self._notes: list[str] = []
@@ -85,8 +100,7 @@ class Display:
     @property
     def is_due(self) -> bool:
         """True when it is time to show something again."""
-        pause = LINE_SECONDS if self._live is None else DRAW_SECONDS
-        return time.monotonic() - self._shown_at >= pause
+        return time.monotonic() - self._shown_at >= SHOW_SECONDS
 
     def note(self, text: str) -> None:
         """Show a sentence from now on."""
@@ -140,9 +154,13 @@ class Display:
         self._frame_before = frame
         drawn = scene(views, notes, frame)
         # what has not changed is not drawn again: nothing can flicker
-        if drawn != self._drawn:
-            self._drawn = drawn
-            live.update(Group(*drawn), refresh=True)
+        before = self._drawn
+        if drawn != [line.text for line in before]:
+            self._drawn = [
+                old if old is not None and old.text == text else _Line(text)
+                for text, old in zip(drawn, chain(before, repeat(None)), strict=False)
+            ]
+            live.update(Group(*self._drawn), refresh=True)
 
     def _frame(self, console: Console) -> Frame:
         # a line that fills the terminal's last column may wrap, and its last line scrolls

@@ -219,7 +219,13 @@ def application_name(run: str, slice_number: int, epoch: int) -> str:
 
 @lru_cache(maxsize=256)
 def begin_statement(
-    limits: Limits, *, name: str, run: str, in_batch: bool, joins_freely: bool = False
+    limits: Limits,
+    *,
+    name: str = "backfill",
+    run: str = "",
+    in_batch: bool = False,
+    joins_freely: bool = False,
+    reads_only: bool = False,
 ) -> sql.SQL:
     """BEGIN and its settings, as one message.
 
@@ -233,8 +239,11 @@ def begin_statement(
     into a scan of the table when the planner's estimate of the batch crosses a threshold. A page of
     a query that stands by itself joins freely: what its tables need is not ours to say.
     """
+    kind = "READ COMMITTED" if in_batch else "READ COMMITTED READ WRITE"
+    if reads_only:
+        kind = "REPEATABLE READ READ ONLY"
     parts = [
-        sql.SQL(f"BEGIN ISOLATION LEVEL READ COMMITTED{'' if in_batch else ' READ WRITE'}"),
+        sql.SQL(f"BEGIN ISOLATION LEVEL {kind}"),
         *(
             sql.SQL("SET LOCAL {} = {}").format(sql.SQL(setting), sql.Literal(value))
             for setting, value in {
@@ -322,6 +331,21 @@ def trial(
         yield
     finally:
         roll_back(conn)
+
+
+@contextmanager
+def reading(conn: Connection) -> Iterator[None]:
+    """A transaction that reads, of one instant.
+
+    One after the other, a run could be read as working, and a pause of it.
+    """
+    conn.execute(begin_statement(READ_LIMITS, reads_only=True))
+    try:
+        yield
+    except BaseException:
+        roll_back(conn)
+        raise
+    conn.execute("COMMIT")
 
 
 def server_time(conn: Connection) -> datetime:

@@ -7,48 +7,15 @@ run's slices or its quarantine once, so once a second or so, not once for each w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from psycopg.rows import class_row
 
-from backfill.events import Event
 from backfill.model import LIVE
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger
 
 #: A map has at most so many cells; a run with more slices has several in each.
 MOST_CELLS = 240
-#: What changes a run's speed.
-_TURNS = [Event.RUN_TUNED, Event.RUN_SLOWED, Event.RUN_RESUMED]
-#: They are looked for among so many of its newest events.
-_NEWEST = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turns:
-    """When a run's pace was changed last.
-
-    Attributes:
-        changed_at: it was tuned, slowed by signals, or resumed; None: not of late.
-        checking_since: its completion check began; None: it did not of late.
-    """
-
-    changed_at: datetime | None = None
-    checking_since: datetime | None = None
-
-
-def read_turns(conn: Connection, ledger: Ledger, run: str) -> Turns:
-    """When a run's pace was changed last."""
-    with conn.cursor(row_factory=class_row(Turns)) as cursor:
-        return cursor.execute(
-            ledger.q(
-                "SELECT max(at) FILTER (WHERE name = ANY (%s)) AS changed_at,"
-                " max(at) FILTER (WHERE name = %s) AS checking_since"
-                " FROM (SELECT name, at FROM {s}.event WHERE run = %s ORDER BY id DESC LIMIT %s)"
-                " AS newest"
-            ),
-            [list(map(str, _TURNS)), str(Event.RUN_VERIFYING), run, _NEWEST],
-        ).fetchall()[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backfill.checkpoint import RATE_SECONDS
+from backfill.events import Event
 from backfill.hours import Hours
+from backfill.pg.ledger import EventRecord
 
 #: A run that has worked for less than this is not judged.
 LEAST_SECONDS = 0.5
@@ -43,6 +45,32 @@ CHECK_ROWS_PER_SECOND = 1_000_000.0
 END_SECONDS = 0.1
 #: A check that has gone on for so long says by itself how fast it is.
 LEAST_CHECK_SECONDS = 2.0
+
+
+#: What changes a run's speed.
+_TURNS = frozenset({Event.RUN_TUNED, Event.RUN_SLOWED, Event.RUN_RESUMED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """When a run's pace was changed last.
+
+    Attributes:
+        changed_at: it was tuned, slowed by signals, or resumed; None: not of late.
+        checking_since: its completion check began; None: it did not of late.
+    """
+
+    changed_at: datetime | None = None
+    checking_since: datetime | None = None
+
+    @classmethod
+    def among(cls, newest: Sequence[EventRecord]) -> Turns:
+        """What a run's newest events say of it."""
+        changed = [one.at for one in newest if one.name in _TURNS]
+        checking = [one.at for one in newest if one.name == Event.RUN_VERIFYING]
+        return cls(
+            changed_at=max(changed, default=None), checking_since=max(checking, default=None)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

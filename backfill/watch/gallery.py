@@ -16,11 +16,10 @@ import psycopg
 
 from backfill.checkpoint import PICTURE_SECONDS, Checkpoint
 from backfill.errors import UnreachableError
-from backfill.pg.connect import Connection
+from backfill.pg.connect import Connection, reading
 from backfill.pg.ledger import Ledger, get_run, list_runs, live_runs
 from backfill.pg.pulses import read_pulses
 from backfill.watch.picture import Overview, Picture, Point, read_overview, read_picture
-from backfill.watch.progress import one_picture
 
 #: What was read from the ledger serves for so long.
 FRESH_SECONDS = 1.0
@@ -183,7 +182,7 @@ class Gallery:
             try:
                 if self._conn is None or self._conn.closed:
                     self._conn = self._connect()
-                with one_picture(self._conn):
+                with reading(self._conn):
                     return read(self._conn)
             except psycopg.OperationalError as error:
                 if self._conn is not None:

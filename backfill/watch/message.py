@@ -22,8 +22,7 @@ from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger, Run, get_run, totals
 from backfill.pg.notices import Notice
 from backfill.settings_notify import Kind
-from backfill.watch.progress import label
-from backfill.watch.words import bounds_flags, counts_sum, duration
+from backfill.watch.words import bounds_flags, counts_sum, duration, label
 
 #: The event, and the cause of a pause, that each kind of message tells of.
 EVENTS: Mapping[tuple[str, str], Kind] = {

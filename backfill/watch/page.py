@@ -18,9 +18,8 @@ from backfill.model import PauseCause, RunState
 from backfill.pg.ledger import EventRecord
 from backfill.watch.history import Stretch, pauses_of
 from backfill.watch.markdown import bars, code, table, text
-from backfill.watch.progress import label
 from backfill.watch.report import MOST_ROWS, Report
-from backfill.watch.words import bounds, counts_sum, duration, scope
+from backfill.watch.words import bounds, counts_sum, duration, label, scope
 
 #: Lines of a table that may grow without bound.
 _MOST_LINES = 200

@@ -24,7 +24,6 @@ from backfill.pg.ledger import EventRecord, Ledger, Pause, Run, WorkerRecord
 from backfill.pg.pictures import (
     Cell,
     SetAside,
-    Turns,
     Working,
     read_map,
     read_set_aside,
@@ -33,12 +32,11 @@ from backfill.pg.pictures import (
 from backfill.pg.pulses import Pulse
 from backfill.pg.samples import Sample
 from backfill.pg.schedules import Schedule, list_schedules
+from backfill.watch.eta import Turns
 from backfill.watch.limits import Slots
-from backfill.watch.progress import WORKER_SECONDS, Progress, read_within
+from backfill.watch.progress import EVENTS, WORKER_SECONDS, Progress, read_within
 from backfill.watch.words import untold, utc
 
-#: So many of a run's newest events are part of its picture.
-EVENTS = 50
 #: Raised when what is packed changes its meaning: another version's pictures are not read.
 _VERSION = 1
 #: What names keys, and is not known where a picture comes from Redis.
@@ -225,15 +223,18 @@ def read_picture(
         max_slots: the database's limit on slices held at once; None: it has none.
         alive: workers that were seen lately; None: not asked for yet.
     """
+    events = pg.events(conn, ledger, run.id, limit=EVENTS)
+    progress = read_within(
+        conn, ledger, run, newest=events, snapshot=snapshot, max_slots=max_slots, alive=alive
+    )
+    is_any_set_aside = progress.committed is None or progress.committed.quarantined
     return Picture(
         database=database,
-        progress=read_within(
-            conn, ledger, run, snapshot=snapshot, max_slots=max_slots, alive=alive
-        ),
+        progress=progress,
         cells=read_map(conn, ledger, run.id),
-        working=read_working(conn, ledger, run.id),
-        set_aside=read_set_aside(conn, ledger, run.id),
-        events=pg.events(conn, ledger, run.id, limit=EVENTS),
+        working=read_working(conn, ledger, run.id) if progress.held else (),
+        set_aside=read_set_aside(conn, ledger, run.id) if is_any_set_aside else (),
+        events=events,
     )
 
 

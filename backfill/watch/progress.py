@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.engine.pace import SHARE_OF_RATE
 from backfill.hours import Hours
 from backfill.model import Counts, PauseCause, RunState
-from backfill.pg.connect import READ_LIMITS, Connection, transaction
-from backfill.pg.ledger import Ledger, Pause, Run, Totals, get_run, pauses, totals, workers
-from backfill.pg.pictures import Turns, read_turns
+from backfill.pg.connect import Connection, reading
+from backfill.pg.ledger import (
+    EventRecord,
+    Ledger,
+    Pause,
+    Run,
+    Totals,
+    events,
+    get_run,
+    pauses,
+    totals,
+    workers,
+)
 from backfill.pg.samples import Sample, read_samples
 from backfill.pg.slices import held_by_all
 from backfill.rate import Rate
-from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, check_rate, estimate
+from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, Turns, check_rate, estimate
 from backfill.watch.limits import Limit, Slots, in_words, limits
-from backfill.watch.words import bounds_to_json, utc
+from backfill.watch.words import bounds_to_json, label, line, utc
 
 #: A worker that was not seen for so long is not counted.
 WORKER_SECONDS = 10.0
+#: So many of a run's newest events are looked at.
+EVENTS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,33 +273,6 @@ class Progress:
         }
 
 
-def line(
-    run: Run,
-    *,
-    percent: int | None,
-    settled: int,
-    total: int | None,
-    rows_per_second: float | None,
-) -> str:
-    """A run's progress in one line, for the terminal and for Flower."""
-    share = "" if percent is None else f" {percent} %"
-    of = "" if total is None else f"/{total:,}"
-    rate = "" if rows_per_second is None else f", {rows_per_second:,.0f} rows/s"
-    return f"{label(run)}{share} {settled:,}{of}{rate}"
-
-
-def label(run: Run) -> str:
-    """What a run fills: table and columns, or source and target; or what it does to the rows."""
-    name = str(run.source["name"])
-    target = run.declaration["target"]
-    if target["kind"] == "insert":
-        return f"{name} → {target['table']}"
-    if target["kind"] in {"delete", "call"}:
-        return f"{name} ({target['kind']})"
-    columns = target["columns"] or list(run.declaration["transform"]["sql"] or ())
-    return f"{name}.{','.join(columns)}"
-
-
 def read(
     conn: Connection,
     ledger: Ledger,
@@ -305,17 +290,16 @@ def read(
         UsageError: there is no such run.
     """
     snapshot = None if checkpoint is None else checkpoint.read(run_id)
-    with one_picture(conn):
+    with reading(conn):
         run = get_run(conn, ledger, run_id)
-        return read_within(conn, ledger, run, snapshot=snapshot, max_slots=max_slots)
-
-
-@contextmanager
-def one_picture(conn: Connection) -> Iterator[None]:
-    """A transaction that reads: one after the other, a run could be working and have a pause."""
-    with transaction(conn, READ_LIMITS):
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        yield
+        return read_within(
+            conn,
+            ledger,
+            run,
+            newest=events(conn, ledger, run_id, limit=EVENTS),
+            snapshot=snapshot,
+            max_slots=max_slots,
+        )
 
 
 def read_within(
@@ -323,6 +307,7 @@ def read_within(
     ledger: Ledger,
     run: Run,
     *,
+    newest: Sequence[EventRecord],
     snapshot: Snapshot | None,
     max_slots: int | None = None,
     alive: int | None = None,
@@ -331,6 +316,7 @@ def read_within(
 
     Args:
         run: as it is in this transaction.
+        newest: the last EVENTS of its events.
         alive: workers that were seen lately; None: not asked for yet.
     """
     total = totals(conn, ledger, run.id)
@@ -346,7 +332,8 @@ def read_within(
         by_phase=total.by_phase,
         held=total.held,
         rows_per_second=usual_rate if snapshot is None else snapshot.rows_per_second,
-        pauses=pauses(conn, ledger, run.id),
+        # a run has causes to be paused while it is (engine/lifecycle.py), and no others
+        pauses=pauses(conn, ledger, run.id) if run.run_state is RunState.PAUSED else [],
         workers=alive,
         source="ledger" if snapshot is None else "checkpoint",
         usual_rate=usual_rate,
@@ -355,7 +342,7 @@ def read_within(
         committed=total.counts,
         progress_at=total.progress_at,
         rates=() if snapshot is None else _rates(snapshot.recent),
-        turns=read_turns(conn, ledger, run.id),
+        turns=Turns.among(newest),
     )
 
 
@@ -371,8 +358,13 @@ def _slots(conn: Connection, ledger: Ledger, run: Run, total: Totals, most: int)
 
 def _rates(recent: Sequence[str]) -> list[float]:
     """Those of points as they are packed (picture.py), while it worked."""
-    found = [json.loads(point).get("rows_per_second") for point in recent]
-    return [rate for rate in found if rate]
+    return [rate for rate in map(_rate, recent) if rate]
+
+
+@lru_cache(maxsize=4096)  # a point is read with each picture of a minute
+def _rate(point: str) -> float | None:
+    found: float | None = json.loads(point).get("rows_per_second")
+    return found
 
 
 def _most_rows_per_second(run: Run) -> float:

@@ -1,6 +1,6 @@
 """The publisher: once a second it takes the pictures of all live runs, for everybody who watches.
 
-Of those that wait and have not changed it does so every other second.
+What changes less often it takes every other second: runs that wait, and what the runs share.
 
 It belongs to whoever holds the sampler's lease. Two at once do no harm: each writes whole pictures,
 and a pulse only where there is no newer one. What is in Redis is a copy (I4), what is in the ledger
@@ -13,11 +13,10 @@ import time
 
 from backfill.checkpoint import Checkpoint
 from backfill.errors import UsageError
-from backfill.pg.connect import READ_LIMITS, Connection, transaction
+from backfill.pg.connect import READ_LIMITS, Connection, reading, transaction
 from backfill.pg.ledger import Ledger, Run, get_run, live_runs
 from backfill.pg.pulses import period_seconds, read_pulses, write_pulse
-from backfill.watch.picture import Picture, Point, read_overview, read_picture
-from backfill.watch.progress import one_picture
+from backfill.watch.picture import Overview, Picture, Point, read_overview, read_picture
 
 #: A pulse is written so early, because rounds are a second apart.
 EARLY_SECONDS = 0.5
@@ -38,6 +37,7 @@ class Publisher:
         self._max_slots = max_slots
         self._checkpoint = checkpoint
         self._live: dict[str, Run] = {}
+        self._overview: Overview | None = None
         self._rounds = 0
         self._next_pulse: dict[str, float] = {}
 
@@ -50,12 +50,20 @@ class Publisher:
         # before the ledger is read, which is then as new as they are, and outside its transaction;
         # of a run that is new to us the ledger's own counts will do for a second
         checkpoint = self._checkpoint
-        snapshots = {} if checkpoint is None else {run: checkpoint.read(run) for run in self._live}
-        with one_picture(conn):
+        snapshots = (
+            {}
+            if checkpoint is None
+            else {
+                run.id: checkpoint.read(run.id) for run in filter(self._is_due, self._live.values())
+            }
+        )
+        with reading(conn):
             live = {run.id: run for run in live_runs(conn, ledger)}
-            overview = read_overview(
-                conn, ledger, database=self._database, live=list(live.values())
-            )
+            overview = self._overview
+            if overview is None or live.keys() != self._live.keys() or self._rounds % 2 == 0:
+                overview = read_overview(
+                    conn, ledger, database=self._database, live=list(live.values())
+                )
             ended = [
                 run for one in self._live if one not in live if (run := _found(conn, ledger, one))
             ]
@@ -74,11 +82,11 @@ class Publisher:
         # first, so that nobody finds a run gone from the overview and still at work in its picture
         for one in self._live.keys() - live:
             self._end(conn, ledger, one, pictures.get(one))
-        if checkpoint is not None:
+        if checkpoint is not None and overview is not self._overview:
             checkpoint.publish_overview(overview.pack())
         for one in pictures.keys() & live:
             self._publish(conn, ledger, pictures[one])
-        self._live = live
+        self._live, self._overview = live, overview
         self._rounds += 1
 
     def _is_due(self, run: Run) -> bool:

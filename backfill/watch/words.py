@@ -103,3 +103,30 @@ def scope(source: Mapping[str, Any]) -> str:
     if "sql" in source:
         return f"the rows of {code(' '.join(source['sql'].split()))}"
     return code(source["where"]) if source["where"] else "every row"
+
+
+def line(
+    run: Run,
+    *,
+    percent: int | None,
+    settled: int,
+    total: int | None,
+    rows_per_second: float | None,
+) -> str:
+    """A run's progress in one line, for the terminal and for Flower."""
+    share = "" if percent is None else f" {percent} %"
+    of = "" if total is None else f"/{total:,}"
+    rate = "" if rows_per_second is None else f", {rows_per_second:,.0f} rows/s"
+    return f"{label(run)}{share} {settled:,}{of}{rate}"
+
+
+def label(run: Run) -> str:
+    """What a run fills: table and columns, or source and target; or what it does to the rows."""
+    name = str(run.source["name"])
+    target = run.declaration["target"]
+    if target["kind"] == "insert":
+        return f"{name} → {target['table']}"
+    if target["kind"] in {"delete", "call"}:
+        return f"{name} ({target['kind']})"
+    columns = target["columns"] or list(run.declaration["transform"]["sql"] or ())
+    return f"{name}.{','.join(columns)}"

@@ -16,15 +16,15 @@ from backfill.model import BatchInfo, Counts
 from backfill.pg import slices
 from backfill.pg.slices import Slice
 from backfill.watch.batches import LOST, OUTAGE, BatchCounts
-from backfill.watch.progress import line
+from backfill.watch.words import line
 
-#: The checkpoint is written at most so often (waiting for it after each batch cost 9 %). Twice
-#: between two pictures, which are all that is made of it.
-WRITE_SECONDS = 0.5
+#: The checkpoint is written at most so often (waiting for it after each batch cost 9 %): as often
+#: as pictures are taken, which are all that is made of it.
+WRITE_SECONDS = 1.0
 #: Counts of batches are sent at most so often; a process that is killed takes the rest with it.
 COUNT_SECONDS = 1.0
 #: Flower is told at most so often by each process.
-TELL_SECONDS = 2.0
+TELL_SECONDS = 3.0
 
 
 class CheckpointObserver:

@@ -14,7 +14,6 @@ from backfill.hours import Hours
 from backfill.job import Options
 from backfill.model import Counts, PauseCause
 from backfill.pg.ledger import Pause
-from backfill.pg.pictures import Turns
 from backfill.watch import progress
 from backfill.watch.eta import (
     CHECK_ROWS_PER_SECOND,
@@ -22,6 +21,7 @@ from backfill.watch.eta import (
     LEAST_SECONDS,
     LEAST_SHARE,
     Eta,
+    Turns,
     estimate,
 )
 from backfill.watch.progress import Progress
