@@ -293,7 +293,7 @@ class Checkpoint:
         key = self._run(run)
 
         def publish() -> None:
-            with self._redis.pipeline(transaction=False) as pipe:
+            with self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(f"{key}:picture", picture, px=int(PICTURE_SECONDS * 1000))
                 pipe.rpush(f"{key}:recent", point)
                 pipe.ltrim(f"{key}:recent", -MOST_RECENT, -1)

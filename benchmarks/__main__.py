@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     of_watching = made.add_argument_group("watching")
     of_watching.add_argument("--watched-rows", type=int, default=4_000_000, help="of its table")
-    of_watching.add_argument("--pairs", type=int, default=40, help="of turns, with it and without")
+    of_watching.add_argument("--pairs", type=int, default=12, help="of turns, with it and without")
     of_watching.add_argument(
         "--watched-slots", type=int, nargs="+", default=[1, 2], help="the run's concurrency"
     )

@@ -98,22 +98,23 @@ class Bed:
     def run(self, job: str, options: Options | None = None) -> float:
         """Enqueue a job, wait for its end; seconds from `enqueue` to `succeeded`."""
         started = time.perf_counter()
-        run = enqueue_in(
-            self.project,
-            self.project.declaration(job),
-            params={},
-            options=options,
-            by=person(),
-        ).run
-        while True:
-            row = self.conn.execute(
-                "SELECT state FROM backfill.run WHERE id = %s", [run.id]
-            ).fetchone()
-            if row is None or row[0] in {"paused", "failed", "cancelled"}:
-                raise SystemExit(f"{run.id} ended as {row}")
-            if row[0] == "succeeded":
-                return time.perf_counter() - started
+        run = self.enqueue(job, options)
+        while self.state(run) != "succeeded":
             time.sleep(0.01)
+        return time.perf_counter() - started
+
+    def enqueue(self, job: str, options: Options | None = None) -> str:
+        """Enqueue a job; the run's id."""
+        declaration = self.project.declaration(job)
+        return enqueue_in(self.project, declaration, params={}, options=options, by=person()).run.id
+
+    def state(self, run: str, *, may_pause: bool = False) -> str:
+        """A run's state; what ends it short of its goal ends the benchmark."""
+        row = self.conn.execute("SELECT state FROM backfill.run WHERE id = %s", [run]).fetchone()
+        bad = {"failed", "cancelled"} if may_pause else {"paused", "failed", "cancelled"}
+        if row is None or row[0] in bad:
+            raise SystemExit(f"{run} ended as {row}")
+        return str(row[0])
 
 
 @contextmanager

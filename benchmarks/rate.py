@@ -10,8 +10,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from backfill.engine.enqueue import person
-from backfill.entry import enqueue_in
 from backfill.job import Options
 from benchmarks.bed import Bed, bed, running_workers, wait_for
 
@@ -74,8 +72,7 @@ def _most(commits: Commits, rate: int) -> str:
 def _run(made: Bed, rows: int, rate: int, *, outage: bool) -> Commits:
     made.table(rows)
     options = Options(rate=f"{rate}/s", concurrency=WORKERS)
-    declaration = made.project.declaration("slug_sql")
-    run = enqueue_in(made.project, declaration, params={}, options=options, by=person()).run.id
+    run = made.enqueue("slug_sql", options)
 
     def written() -> int:
         row = made.conn.execute(
@@ -84,10 +81,7 @@ def _run(made: Bed, rows: int, rate: int, *, outage: bool) -> Commits:
         return row[0] if row else 0
 
     def state() -> str:
-        row = made.conn.execute("SELECT state FROM backfill.run WHERE id = %s", [run]).fetchone()
-        if row is None or row[0] in {"failed", "cancelled"}:
-            raise SystemExit(f"{run} ended as {row}")
-        return str(row[0])
+        return made.state(run, may_pause=True)
 
     if outage:
         wait_for(written, 60)

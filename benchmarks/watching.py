@@ -27,8 +27,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 
-from backfill.engine.enqueue import person
-from backfill.entry import enqueue_in
 from backfill.job import Options
 from benchmarks.bed import Bed, running_workers, wait_for
 from benchmarks.switched import Switch, spent
@@ -90,8 +88,11 @@ def measure(bed: Bed, *, rows: int, pairs: int, slots: Sequence[int]) -> None:
     """Print what watching costs each kind of job; a run's rows are enough for some of the pairs."""
     for number, job in product(slots, JOBS):
         found: list[Pair] = []
-        while len(found) < pairs:
-            found += _run(bed, job, rows, slots=number)
+        while len(found) < max(2, pairs):  # of fewer there are no quartiles
+            more = _run(bed, job, rows, slots=number)
+            if not more:
+                raise SystemExit(f"{rows:,} rows are done before two turns: --watched-rows more")
+            found += more
         _tell(f"{job} by {number} slots", found, slots=number)
 
 
@@ -146,13 +147,7 @@ def _run(bed: Bed, job: str, rows: int, *, slots: int) -> list[Pair]:
         started = stack.enter_context(running_workers(bed, 2, module="benchmarks.switched"))
         stack.enter_context(_waiting_run(bed))
         watcher = stack.enter_context(_watcher(bed))
-        run = enqueue_in(
-            bed.project,
-            bed.project.declaration(job),
-            params={},
-            options=Options(concurrency=slots),
-            by=person(),
-        ).run.id
+        run = bed.enqueue(job, Options(concurrency=slots))
         watch = _Watch(bed, run, {worker.pid for worker in started}, watcher)
         wait_for(lambda: watch.clock().rows, 60)
         time.sleep(WARM_SECONDS)
@@ -169,7 +164,7 @@ def _run(bed: Bed, job: str, rows: int, *, slots: int) -> list[Pair]:
             pairs.append((turns[True], turns[False]))
         switch.turn(on=True)
         os.kill(watcher, signal.SIGCONT)
-        wait_for(lambda: watch.state() == "succeeded", 60)
+        wait_for(lambda: bed.state(run) == "succeeded", 60)
     bed.check_slugs(rows)
     bed.conn.execute("DELETE FROM backfill.worker")
     return pairs
@@ -218,14 +213,6 @@ class _Watch:
         ).fetchone()
         return row is not None and bool(row[0])
 
-    def state(self) -> str:
-        row = self._bed.conn.execute(
-            "SELECT state FROM backfill.run WHERE id = %s", [self._run]
-        ).fetchone()
-        if row is None or row[0] in {"paused", "failed", "cancelled"}:
-            raise SystemExit(f"{self._run} ended as {row}")
-        return str(row[0])
-
 
 def _cpu(pid: int | None) -> float:
     """Seconds of CPU that a process took so far, its threads included; 0 when it has ended.
@@ -241,17 +228,11 @@ def _cpu(pid: int | None) -> float:
 @contextmanager
 def _waiting_run(bed: Bed) -> Iterator[None]:
     """A run that waits for its hour, so that `watch` has one before the one that is measured."""
-    run = enqueue_in(
-        bed.project,
-        bed.project.declaration("increment"),
-        params={},
-        options=Options(start_at="2099-01-01T00:00+00:00"),
-        by=person(),
-    ).run
+    run = bed.enqueue("increment", Options(start_at="2099-01-01T00:00+00:00"))
     try:
         yield
     finally:
-        bed.conn.execute("DELETE FROM backfill.run WHERE id = %s", [run.id])
+        bed.conn.execute("DELETE FROM backfill.run WHERE id = %s", [run])
 
 
 @contextmanager

@@ -30,7 +30,7 @@ AWAY = "the database does not answer; trying again"
 NO_REDIS = "Redis does not answer; reading from the ledger instead"
 
 
-class _Line:
+class _Rendered:
     """A line of a scene and how a terminal shows it, which is found once: few of them change."""
 
     def __init__(self, text: Text) -> None:
@@ -65,7 +65,7 @@ class Display:
         self._live: Live | None = None
         self._shown_at = float("-inf")
         self._shown: tuple[object, ...] = ()
-        self._drawn: list[_Line] = []
+        self._drawn: list[_Rendered] = []
         self._frame_before: Frame | None = None
         self._lines: dict[str, str] = {}
         self._notes: list[str] = []
@@ -157,7 +157,7 @@ class Display:
         before = self._drawn
         if drawn != [line.text for line in before]:
             self._drawn = [
-                old if old is not None and old.text == text else _Line(text)
+                old if old is not None and old.text == text else _Rendered(text)
                 for text, old in zip(drawn, chain(before, repeat(None)), strict=False)
             ]
             live.update(Group(*self._drawn), refresh=True)

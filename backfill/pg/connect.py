@@ -221,9 +221,9 @@ def application_name(run: str, slice_number: int, epoch: int) -> str:
 def begin_statement(
     limits: Limits,
     *,
-    name: str = "backfill",
-    run: str = "",
-    in_batch: bool = False,
+    name: str,
+    run: str,
+    in_batch: bool,
     joins_freely: bool = False,
     reads_only: bool = False,
 ) -> sql.SQL:
@@ -283,6 +283,7 @@ def transaction(
     run: str = "",
     in_batch: bool = False,
     joins_freely: bool = False,
+    reads_only: bool = False,
     on_unconfirmed: Callable[[], None] | None = None,
 ) -> Iterator[None]:
     """One transaction under `limits`; commits at the end, rolls back on any exception.
@@ -291,11 +292,20 @@ def transaction(
     the ledger, never tried again (I1).
 
     Args:
+        reads_only: it reads, and all of it as it was at one instant: from one statement to the
+            next a run that works could come to have a pause.
         on_unconfirmed: called when the commit holds here, but its wait for a synchronous standby
             was cancelled: a warning of PostgreSQL's, no error. No time-out ends that wait.
     """
     conn.execute(
-        begin_statement(limits, name=name, run=run, in_batch=in_batch, joins_freely=joins_freely)
+        begin_statement(
+            limits,
+            name=name,
+            run=run,
+            in_batch=in_batch,
+            joins_freely=joins_freely,
+            reads_only=reads_only,
+        )
     )
     try:
         yield
@@ -331,21 +341,6 @@ def trial(
         yield
     finally:
         roll_back(conn)
-
-
-@contextmanager
-def reading(conn: Connection) -> Iterator[None]:
-    """A transaction that reads, of one instant.
-
-    One after the other, a run could be read as working, and a pause of it.
-    """
-    conn.execute(begin_statement(READ_LIMITS, reads_only=True))
-    try:
-        yield
-    except BaseException:
-        roll_back(conn)
-        raise
-    conn.execute("COMMIT")
 
 
 def server_time(conn: Connection) -> datetime:

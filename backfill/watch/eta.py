@@ -45,8 +45,6 @@ CHECK_ROWS_PER_SECOND = 1_000_000.0
 END_SECONDS = 0.1
 #: A check that has gone on for so long says by itself how fast it is.
 LEAST_CHECK_SECONDS = 2.0
-
-
 #: What changes a run's speed.
 _TURNS = frozenset({Event.RUN_TUNED, Event.RUN_SLOWED, Event.RUN_RESUMED})
 

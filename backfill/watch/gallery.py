@@ -16,7 +16,7 @@ import psycopg
 
 from backfill.checkpoint import PICTURE_SECONDS, Checkpoint
 from backfill.errors import UnreachableError
-from backfill.pg.connect import Connection, reading
+from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, get_run, list_runs, live_runs
 from backfill.pg.pulses import read_pulses
 from backfill.watch.picture import Overview, Picture, Point, read_overview, read_picture
@@ -182,7 +182,7 @@ class Gallery:
             try:
                 if self._conn is None or self._conn.closed:
                     self._conn = self._connect()
-                with reading(self._conn):
+                with transaction(self._conn, READ_LIMITS, reads_only=True):
                     return read(self._conn)
             except psycopg.OperationalError as error:
                 if self._conn is not None:

@@ -227,11 +227,12 @@ def read_picture(
     progress = read_within(
         conn, ledger, run, newest=events, snapshot=snapshot, max_slots=max_slots, alive=alive
     )
-    is_any_set_aside = progress.committed is None or progress.committed.quarantined
+    cells = read_map(conn, ledger, run.id)
+    is_any_set_aside = any(one.quarantined for one in cells)
     return Picture(
         database=database,
         progress=progress,
-        cells=read_map(conn, ledger, run.id),
+        cells=cells,
         working=read_working(conn, ledger, run.id) if progress.held else (),
         set_aside=read_set_aside(conn, ledger, run.id) if is_any_set_aside else (),
         events=events,

@@ -13,7 +13,7 @@ from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.engine.pace import SHARE_OF_RATE
 from backfill.hours import Hours
 from backfill.model import Counts, PauseCause, RunState
-from backfill.pg.connect import Connection, reading
+from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import (
     EventRecord,
     Ledger,
@@ -290,7 +290,7 @@ def read(
         UsageError: there is no such run.
     """
     snapshot = None if checkpoint is None else checkpoint.read(run_id)
-    with reading(conn):
+    with transaction(conn, READ_LIMITS, reads_only=True):
         run = get_run(conn, ledger, run_id)
         return read_within(
             conn,

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import time
 
-from backfill.checkpoint import Checkpoint
+from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.errors import UsageError
-from backfill.pg.connect import READ_LIMITS, Connection, reading, transaction
+from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import Ledger, Run, get_run, live_runs
 from backfill.pg.pulses import period_seconds, read_pulses, write_pulse
 from backfill.watch.picture import Overview, Picture, Point, read_overview, read_picture
@@ -49,15 +49,8 @@ class Publisher:
         """
         # before the ledger is read, which is then as new as they are, and outside its transaction;
         # of a run that is new to us the ledger's own counts will do for a second
-        checkpoint = self._checkpoint
-        snapshots = (
-            {}
-            if checkpoint is None
-            else {
-                run.id: checkpoint.read(run.id) for run in filter(self._is_due, self._live.values())
-            }
-        )
-        with reading(conn):
+        snapshots = self._snapshots()
+        with transaction(conn, READ_LIMITS, reads_only=True):
             live = {run.id: run for run in live_runs(conn, ledger)}
             overview = self._overview
             if overview is None or live.keys() != self._live.keys() or self._rounds % 2 == 0:
@@ -82,12 +75,22 @@ class Publisher:
         # first, so that nobody finds a run gone from the overview and still at work in its picture
         for one in self._live.keys() - live:
             self._end(conn, ledger, one, pictures.get(one))
-        if checkpoint is not None and overview is not self._overview:
-            checkpoint.publish_overview(overview.pack())
+        if self._checkpoint is not None and overview is not self._overview:
+            self._checkpoint.publish_overview(overview.pack())
         for one in pictures.keys() & live:
             self._publish(conn, ledger, pictures[one])
         self._live, self._overview = live, overview
         self._rounds += 1
+
+    def _snapshots(self) -> dict[str, Snapshot | None]:
+        """What the checkpoint says of the runs of the last round that are due."""
+        if self._checkpoint is None:
+            return {}
+        return {
+            run.id: self._checkpoint.read(run.id)
+            for run in self._live.values()
+            if self._is_due(run)
+        }
 
     def _is_due(self, run: Run) -> bool:
         """True for a run that works or has changed; of those that wait, in every other round."""

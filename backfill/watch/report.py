@@ -87,9 +87,8 @@ def read(
     Raises:
         UsageError: there is no such run.
     """
-    with transaction(conn, READ_LIMITS):
-        # one picture: read one after the other, counts and events of a live run would not fit
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    # read one after the other, counts and events of a live run would not fit
+    with transaction(conn, READ_LIMITS, reads_only=True):
         run = get_run(conn, ledger, run_id)
         return Report(
             run=run,

@@ -19,10 +19,9 @@ from backfill.watch.batches import LOST, OUTAGE, BatchCounts
 from backfill.watch.words import line
 
 #: The checkpoint is written at most so often (waiting for it after each batch cost 9 %): as often
-#: as pictures are taken, which are all that is made of it.
+#: as pictures are taken, which are all that is made of it. With it go the counts of batches, of
+#: which a process that is killed takes the rest with it.
 WRITE_SECONDS = 1.0
-#: Counts of batches are sent at most so often; a process that is killed takes the rest with it.
-COUNT_SECONDS = 1.0
 #: Flower is told at most so often by each process.
 TELL_SECONDS = 3.0
 
@@ -40,7 +39,6 @@ class CheckpointObserver:
         self._batches = BatchCounts()
         self._bench: Bench | None = None
         self._written_at = 0.0
-        self._counted_at = 0.0
         self._told_at = time.monotonic()
         self.task: Task | None = None
 
@@ -50,11 +48,8 @@ class CheckpointObserver:
         self._bench = bench
         self._batches.committed(info.phase, info.seconds)
         self._pending[held.number] = (held.epoch, held.counts)
-        now = time.monotonic()
-        if now - self._written_at >= WRITE_SECONDS:
-            self._write(bench)
-        if now - self._counted_at >= COUNT_SECONDS:
-            self._count(bench)
+        if time.monotonic() - self._written_at >= WRITE_SECONDS:
+            self.flush()
 
     def batch_failed(self, bench: Bench, code: str | None) -> None:
         """Count it; it is written with the next batch, or at the end of the task."""
@@ -67,20 +62,12 @@ class CheckpointObserver:
         self._batches.failed(OUTAGE)
 
     def flush(self) -> None:
-        """Write what is pending."""
-        if self._bench is not None:
-            self._count(self._bench)
-            self._write(self._bench)
-
-    def _count(self, bench: Bench) -> None:
-        """Send the counts of batches."""
-        self._counted_at = time.monotonic()
-        if self._checkpoint is not None:
-            self._batches.flush(self._checkpoint, bench.run.id)
-
-    def _write(self, bench: Bench) -> None:
-        """Write slices' counts, rebuilding the run from the ledger when Redis has lost it."""
-        if self._checkpoint is None or not self._pending:
+        """Write what is pending, rebuilding the run from the ledger when Redis has lost it."""
+        bench = self._bench
+        if self._checkpoint is None or bench is None:
+            return
+        self._batches.flush(self._checkpoint, bench.run.id)
+        if not self._pending:
             return
         self._written_at = time.monotonic()
         snapshot = self._checkpoint.write(bench.run.id, self._pending)

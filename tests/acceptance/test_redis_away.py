@@ -17,8 +17,8 @@ from tests.acceptance.conftest import MakeCrew
 from tests.acceptance.crew import Crew, each_row_once
 
 ROWS = 60_000
-#: What they may do in two seconds, because the checkpoint is written each second, and a batch each.
-LAG_ROWS = 2 * 3_000 + 4 * 250
+#: What they may do in the second between two writes of the checkpoint, and a batch of each child.
+LAG_ROWS = 3_000 + 4 * 250
 AWAY_SECONDS = 10.0
 
 JOBS = """
