@@ -1,19 +1,16 @@
-"""Following a run of the demo to its end: what the screen shows, and the loss of a worker.
-
-The worker is lost by SIGKILL to its whole process group, while it holds slices of the run. From
-then on the ledger is asked for these slices: a raised epoch says that somebody else has them (I3).
-"""
+"""Following a run of the demo to its end: what the screen shows, and when a worker is lost."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from backfill.checkpoint import Checkpoint
 from backfill.errors import BackfillError
 from backfill.events import Event
+from backfill.local.loss import KILL_SHARE, Loss, held_slices
 from backfill.local.screen import Screen, View
-from backfill.local.stage import Stage, Worker
+from backfill.local.stage import Stage
 from backfill.local.traffic import Application
 from backfill.model import RunState
 from backfill.pg.ledger import EventRecord, events, workers
@@ -23,12 +20,6 @@ from backfill.watch.progress import WORKER_SECONDS, Progress
 #: A run or a worker that does not get on for so long has failed: five times what was seen.
 STALL_SECONDS = 90.0
 LOOK_SECONDS = 0.1
-#: The kill falls at this share of the run, so that what was held is free again before its end.
-KILL_SHARE = 0.25
-
-# Both read a run's few slices by its primary key's first column.
-_HELD = "SELECT number, epoch, holder FROM {s}.slice WHERE run = %s AND holder IS NOT NULL"
-_TAKEN = "SELECT number, epoch, holder FROM {s}.slice WHERE run = %s AND number = ANY(%s)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +32,6 @@ class Ended:
 
     progress: Progress
     deferred: int
-
-
-@dataclass(slots=True)
-class Loss:
-    """The worker that is killed in mid-run, and what became of its slices.
-
-    Attributes:
-        slices: by number, the epoch under which it held them; one that went on is taken out.
-        at: when it was killed, of `time.monotonic`.
-    """
-
-    worker: Worker | None = None
-    slices: dict[int, int] = field(default_factory=dict)
-    at: float = 0.0
 
 
 class Follower:
@@ -90,16 +67,18 @@ class Follower:
                 raise self._failure(f"the workers are not ready after {STALL_SECONDS:g} s")
             time.sleep(LOOK_SECONDS)
 
-    def follow(self, run: str, *, loss: Loss | None = None) -> Ended:
+    def follow(self, run: str, *, kill_within: int | None = None) -> Ended:
         """Show a run until it has succeeded.
 
         Args:
-            loss: kill a worker on the way, start another, and tell who takes over.
+            kill_within: kill a worker on the way, within a slice of so many rows, start another,
+                and tell who takes over.
 
         Raises:
             BackfillError: it pauses, fails or does not get on; or it ended before a worker could
                 be killed. Quotes the logs.
         """
+        loss = None if kill_within is None else self._loss(slice_rows=kill_within)
         checkpoint = self._project.checkpoint(self._desk.ledger)
         try:
             with self._screen.watching():
@@ -107,8 +86,10 @@ class Follower:
         finally:
             if checkpoint is not None:
                 checkpoint.close()
-        if loss is not None and (loss.worker is None or loss.slices):
-            raise self._failure("the run ended without the loss of a worker being made good")
+        if loss is not None:
+            if not loss.has_fallen:
+                raise self._failure("the run ended before a worker could be killed within a slice")
+            loss.tell_of_the_rest(run)
         swept = [
             int(event.detail.get("deferred", 0))
             for event in events(self._desk.conn, self._desk.ledger, run)
@@ -140,71 +121,26 @@ class Follower:
                 raise self._failure(f"run {run} has not got on for {STALL_SECONDS:g} s")
             time.sleep(LOOK_SECONDS)
 
-    @property
-    def _lease_seconds(self) -> float:
-        return self._project.settings.engine.lease_seconds
-
-    # -- the loss of a worker ---------------------------------------------------------------
+    def _loss(self, *, slice_rows: int) -> Loss:
+        return Loss(
+            self._desk,
+            self._screen,
+            self._stage.workers,
+            slice_rows=slice_rows,
+            lease_seconds=self._project.settings.engine.lease_seconds,
+        )
 
     def _lose(self, progress: Progress, loss: Loss) -> None:
-        if loss.worker is None:
-            if (progress.share or 0.0) >= KILL_SHARE:
-                self._kill_one(progress.run.id, loss)
-        elif loss.slices:
-            self._look_for_heirs(progress.run.id, loss)
-
-    def _kill_one(self, run: str, loss: Loss) -> None:
-        """Kill the newest worker that holds slices now; none does for an instant now and then."""
-        for worker in reversed(self._stage.workers):
-            held = {
-                number: epoch
-                for number, epoch, holder in self._held(run)
-                if worker.runs(_process_of(holder))
-            }
-            if held:
-                break
-        else:
-            return
-        worker.kill()
-        loss.worker, loss.slices, loss.at = worker, held, time.monotonic()
-        self._screen.event(
-            f"worker {worker.name} killed with SIGKILL;"
-            f" its lease of {_named(held)} runs out within {self._lease_seconds:g} s",
-            style="bold red",
-        )
-        self._add_worker()
-
-    def _look_for_heirs(self, run: str, loss: Loss) -> None:
-        name = "" if loss.worker is None else loss.worker.name
-        seconds = time.monotonic() - loss.at
-        for number, epoch, holder in self._desk.conn.execute(
-            self._desk.ledger.q(_TAKEN), [run, list(loss.slices)]
-        ):
-            if holder is None or epoch <= loss.slices[number]:
-                continue
-            del loss.slices[number]
-            heir = self._worker_of(holder)
-            self._screen.event(
-                f"slice {number} of {name} goes on with {heir}, from its cursor,"
-                f" {seconds:.1f} s after the kill",
-                style="bold green",
-            )
-
-    def _held(self, run: str) -> list[tuple[int, int, str]]:
-        return [
-            (number, epoch, holder)
-            for number, epoch, holder in self._desk.conn.execute(self._desk.ledger.q(_HELD), [run])
-        ]
-
-    def _worker_of(self, holder: str) -> str:
-        process = _process_of(holder)
-        return next((w.name for w in self._stage.workers if w.runs(process)), "another worker")
+        if loss.has_fallen:
+            loss.look(progress.run.id)
+        elif (progress.share or 0.0) >= KILL_SHARE and loss.kill_one(progress.run.id):
+            self._add_worker()
 
     # -- what is shown ----------------------------------------------------------------------
 
     def _show(self, progress: Progress) -> None:
         ready = self._ready()
-        held = [_process_of(holder) for _, _, holder in self._held(progress.run.id)]
+        held = [one.process for one in held_slices(self._desk, progress.run.id)]
         doing = []
         for worker in self._stage.workers:
             if worker.is_killed:
@@ -255,17 +191,5 @@ class Follower:
         return BackfillError(what, remedy=f"The workers' logs end with:\n{self._stage.log_tails()}")
 
 
-def _process_of(holder: str) -> int:
-    """The process id in a holder's name, `host:process.thread`; 0 where there is none."""
-    number = holder.rpartition(":")[2].partition(".")[0]
-    return int(number) if number.isdigit() else 0
-
-
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _named(numbers: dict[int, int]) -> str:
-    """`slice 4`, `slices 4 and 5`."""
-    names = [str(number) for number in sorted(numbers)]
-    return f"slice{'' if len(names) == 1 else 's'} {' and '.join(names)}"

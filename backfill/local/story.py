@@ -1,7 +1,7 @@
 """The story that the demo plays: expand, backfill, check, contract, under a live application.
 
 Whatever a user would type is typed here too (`backfill db upgrade`, `worker`, `enqueue`). In the
-middle of the first run a worker is ended by SIGKILL (`following.py`).
+middle of the first run a worker is ended by SIGKILL (`loss.py`).
 
 A number that is not as it should be ends the story with an error: rows that differ from the plain
 statement, counts that do not add up, an error that reached the application.
@@ -17,7 +17,7 @@ import redis
 
 from backfill.errors import BackfillError
 from backfill.local import flights
-from backfill.local.following import Ended, Follower, Loss
+from backfill.local.following import Ended, Follower
 from backfill.local.screen import Screen, application
 from backfill.local.stage import Stage
 from backfill.local.traffic import Application
@@ -83,7 +83,7 @@ class Story:
                 )
                 follower.add_workers(2)
                 self._screen.act("Fill departs_at in Python, paced, and lose a worker on the way")
-                ended = [self._run(desk, follower, FILL_DEPARTS_AT, rate=True, loss=Loss())]
+                ended = [self._run(desk, follower, FILL_DEPARTS_AT, paced_to_lose=True)]
                 self._screen.act("Fill carrier_id in SQL, and split the times into a new table")
                 ended += [
                     self._run(desk, follower, job) for job in (FILL_CARRIER_ID, SPLIT_FLIGHT_TIMES)
@@ -154,15 +154,17 @@ class Story:
         follower: Follower,
         job: str,
         *,
-        rate: bool = False,
-        loss: Loss | None = None,
+        paced_to_lose: bool = False,
     ) -> Ended:
+        """Enqueue a job and follow it; paced, so that a worker can be lost on the way."""
         words = ["enqueue", job, "--concurrency", str(CONCURRENCY)]
-        words += ["--set", f"slice_rows={-(-self._rows // SLICES)}"]
-        if rate:
+        slice_rows = -(-self._rows // SLICES)
+        words += ["--set", f"slice_rows={slice_rows}"]
+        if paced_to_lose:
             words += ["--rate", f"{max(1, self._rows // self._seconds)}/s"]
         self._command(*words)
-        ended = follower.follow(find_run(desk.conn, desk.ledger, job).id, loss=loss)
+        kill_within = slice_rows if paced_to_lose else None
+        ended = follower.follow(find_run(desk.conn, desk.ledger, job).id, kill_within=kill_within)
         run = ended.progress.run
         if run.started_at is not None and run.finished_at is not None:
             seconds = (run.finished_at - run.started_at).total_seconds()
