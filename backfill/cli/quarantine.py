@@ -28,7 +28,7 @@ def list_rows(
     JSON: {"run", "open", "rows": [{"slice", "key", "sqlstate", "message", "accepted", "since"}]};
     a key is a list of its columns' texts, a sqlstate of null means that the transform refused it.
     """
-    from backfill.pg.ledger import open_quarantine, quarantined_rows
+    from backfill.pg.quarantine import open_quarantine, quarantined_rows
 
     with session.run(run_text, database) as (desk, run):
         rows = quarantined_rows(desk.conn, desk.ledger, run.id, limit=limit)

@@ -145,7 +145,7 @@ def _slices(progress: Progress) -> str:
 
 
 def _quarantine(desk: Desk, progress: Progress) -> str:
-    from backfill.pg.ledger import open_quarantine
+    from backfill.pg.quarantine import open_quarantine
 
     if not progress.counts.quarantined:
         return ""
@@ -177,7 +177,7 @@ def _options(run: Run) -> str:
 
 
 def _to_json(desk: Desk, progress: Progress) -> dict[str, Any]:
-    from backfill.pg.ledger import open_quarantine
+    from backfill.pg.quarantine import open_quarantine
 
     return {
         **progress.to_json(),

@@ -17,14 +17,8 @@ from backfill.pg import slices
 from backfill.pg.changes import claim_writes, delete_pauses, insert_pause, release_writes, set_state
 from backfill.pg.connect import Connection, server_time, transaction
 from backfill.pg.control import Stopped, stopped
-from backfill.pg.ledger import (
-    Ledger,
-    Run,
-    add_event,
-    get_run,
-    open_quarantine,
-    totals,
-)
+from backfill.pg.ledger import Ledger, Run, add_event, get_run, totals
+from backfill.pg.quarantine import open_quarantine
 from backfill.pg.samples import delete_samples
 
 #: How often the completion check may send slices back before the run fails.

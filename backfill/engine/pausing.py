@@ -16,7 +16,8 @@ from backfill.model import PauseCause
 from backfill.pg.blocking import who_locks
 from backfill.pg.connect import Connection, refuse_standby, server_time
 from backfill.pg.failure import Fault, FaultKind, classify
-from backfill.pg.ledger import Ledger, Run, open_quarantine, pauses, totals
+from backfill.pg.ledger import Ledger, Run, pauses, totals
+from backfill.pg.quarantine import open_quarantine
 
 #: The share of rows in quarantine counts from so many rows paged on: the first rows prove nothing.
 SHARE_COUNTS_FROM_ROWS = 1_000

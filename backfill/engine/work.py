@@ -49,7 +49,8 @@ from backfill.events import Event
 from backfill.model import BatchInfo, RunState, SlicePhase
 from backfill.pg import freeing, slices
 from backfill.pg.connect import server_time
-from backfill.pg.ledger import get_run, open_quarantine, totals
+from backfill.pg.ledger import get_run, totals
+from backfill.pg.quarantine import open_quarantine
 from backfill.pg.slices import NoRoomError, Slice, SlotTakenError
 
 log = structlog.get_logger("backfill")

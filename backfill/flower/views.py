@@ -15,7 +15,7 @@ from backfill.events import reason_without_keys, without_keys
 from backfill.flower.house import House
 from backfill.flower.series import series
 from backfill.pg.connect import Connection
-from backfill.pg.ledger import open_quarantine, quarantined_rows
+from backfill.pg.quarantine import open_quarantine, quarantined_rows
 from backfill.pg.schedules import Schedule
 from backfill.watch.gallery import Gallery
 from backfill.watch.picture import Overview, Picture

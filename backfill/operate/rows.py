@@ -7,7 +7,8 @@ from backfill.errors import RefusedError
 from backfill.model import PauseCause
 from backfill.operate.onward import go_on
 from backfill.operate.told import Told
-from backfill.pg.ledger import Run, open_quarantine, pauses
+from backfill.pg.ledger import Run, pauses
+from backfill.pg.quarantine import open_quarantine
 from backfill.project import Desk, Project
 
 

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 
 from backfill.errors import RefusedError, UsageError
 from backfill.events import LEVELS, Event, without_keys
-from backfill.model import LIVE, Counts, Key, RunState
+from backfill.model import LIVE, Counts, RunState
 from backfill.pg.columns import columns_of
 from backfill.pg.connect import Connection
 from backfill.pg.install import VERSION, require_version
@@ -299,41 +299,6 @@ def events(
             ),
             [run, after, limit],
         ).fetchall()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuarantinedRow:
-    """One row in quarantine; `message` may quote the row."""
-
-    slice: int
-    key: Key
-    sqlstate: str | None
-    message: str
-    accepted: bool
-    since: datetime
-
-
-def quarantined_rows(
-    conn: Connection, ledger: Ledger, run: str, *, limit: int = 1000, offset: int = 0
-) -> list[QuarantinedRow]:
-    """A run's quarantine, oldest first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            ledger.q(
-                "SELECT slice, key, sqlstate, message, accepted, since FROM {s}.quarantine"
-                " WHERE run = %s ORDER BY since, slice, key LIMIT %s OFFSET %s"
-            ),
-            [run, limit, offset],
-        ).fetchall()
-    return [QuarantinedRow(**{**row, "key": tuple(row["key"])}) for row in rows]
-
-
-def open_quarantine(conn: Connection, ledger: Ledger, run: str) -> int:
-    """How many of a run's rows are in quarantine and not accepted."""
-    row = conn.execute(
-        ledger.q("SELECT count(*) FROM {s}.quarantine WHERE run = %s AND NOT accepted"), [run]
-    ).fetchone()
-    return cast("tuple[int]", row)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,15 +33,8 @@ from backfill.model import Counts, Key, PauseCause, RunState
 from backfill.pg import catalog
 from backfill.pg.connect import READ_LIMITS, Connection, connect, transaction
 from backfill.pg.install import upgrade
-from backfill.pg.ledger import (
-    Ledger,
-    Run,
-    get_run,
-    open_ledger,
-    pauses,
-    quarantined_rows,
-    totals,
-)
+from backfill.pg.ledger import Ledger, Run, get_run, open_ledger, pauses, totals
+from backfill.pg.quarantine import quarantined_rows
 from backfill.settings import EngineSettings
 from backfill.url import UrlVariable
 

@@ -8,20 +8,10 @@ from datetime import datetime
 
 from backfill.events import Event
 from backfill.pg.connect import READ_LIMITS, Connection, server_time, transaction
-from backfill.pg.ledger import (
-    EventRecord,
-    Ledger,
-    QuarantinedRow,
-    Run,
-    Totals,
-    events,
-    get_run,
-    pauses,
-    quarantined_rows,
-    totals,
-)
+from backfill.pg.ledger import EventRecord, Ledger, Run, Totals, events, get_run, pauses, totals
 from backfill.pg.pictures import SetAside, read_set_aside
 from backfill.pg.pulses import Pulse, read_pulses
+from backfill.pg.quarantine import QuarantinedRow, quarantined_rows
 from backfill.watch.history import WorkingTime
 
 #: A run has tens of events, one that signals stop again and again has thousands.

@@ -35,18 +35,8 @@ from backfill.job import Bounds, Job, Options
 from backfill.job.declaration import declaration_of
 from backfill.model import Counts, PauseCause
 from backfill.pg.connect import Connection, connect
-from backfill.pg.ledger import (
-    EventRecord,
-    Pause,
-    QuarantinedRow,
-    Run,
-    events,
-    get_run,
-    open_ledger,
-    pauses,
-    quarantined_rows,
-    totals,
-)
+from backfill.pg.ledger import EventRecord, Pause, Run, events, get_run, open_ledger, pauses, totals
+from backfill.pg.quarantine import QuarantinedRow, quarantined_rows
 from backfill.settings import EngineSettings
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ import psycopg
 
 from backfill import operate
 from backfill.model import PauseCause
-from backfill.pg.ledger import open_quarantine, totals
+from backfill.pg.ledger import totals
+from backfill.pg.quarantine import open_quarantine
 from backfill.watch.metrics import OUTCOMES
 from tests.acceptance.crew import Crew
 from tests.flower.servers import FlowerServer, running_flower

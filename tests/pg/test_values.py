@@ -34,7 +34,8 @@ from backfill.pg import quarantine
 from backfill.pg.catalog import relation
 from backfill.pg.connect import Connection, transaction
 from backfill.pg.keyset import Keyset
-from backfill.pg.ledger import Ledger, quarantined_rows
+from backfill.pg.ledger import Ledger
+from backfill.pg.quarantine import quarantined_rows
 from backfill.pg.values import ValueTexts
 from tests.pg.holding import placed
 
