@@ -57,6 +57,7 @@ def _list(session: Session, database: str | None, limit: int, *, as_json: bool) 
     found: list[dict[str, Any]] = []
     rows: list[list[str]] = []
     unattended = False
+    unconfirmed: dict[str, str] = {}
     for name in [database] if database is not None else list(session.project.settings.ledgers):
         with session.desk(name) as desk, _checkpoint(session, desk) as checkpoint:
             button = stopped(desk.conn, desk.ledger)
@@ -67,6 +68,8 @@ def _list(session: Session, database: str | None, limit: int, *, as_json: bool) 
                 found.append(_to_json(desk, progress))
                 rows.append(_row(progress))
                 unattended = unattended or _is_unattended(progress)
+                if progress.unconfirmed:
+                    unconfirmed[name] = progress.unconfirmed
     if as_json:
         show.as_json({"runs": found})
         return
@@ -76,11 +79,15 @@ def _list(session: Session, database: str | None, limit: int, *, as_json: bool) 
         click.echo("there are no runs: `backfill list` shows the jobs")
     if unattended:
         click.echo(_NO_WORKER, err=True)
+    for name, told in unconfirmed.items():
+        click.echo(f"{name}: runs stand still behind {told}", err=True)
 
 
 def _is_unattended(progress: Progress) -> bool:
+    """True where no worker is seen, and a commit that hangs is not why."""
     run = progress.run
-    return run.run_state.is_live and run.executor == "celery" and not progress.workers
+    is_unseen = run.run_state.is_live and run.executor == "celery" and not progress.workers
+    return is_unseen and not progress.unconfirmed
 
 
 def _row(progress: Progress) -> list[str]:

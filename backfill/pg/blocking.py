@@ -1,8 +1,11 @@
-"""Who waits for whom: sessions that a batch of ours holds up, and those that hold ours up."""
+"""Who waits for whom: sessions that a batch holds up, those that hold ours up, standbys."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final, LiteralString
+
+from psycopg import sql
 
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 
@@ -43,6 +46,18 @@ SELECT DISTINCT format('%%s %%s %%s on %%s%%s', session.told,
    AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
  ORDER BY 1
 """
+
+#: For how many seconds a commit has waited for synchronous standbys; 0: none does. Other roles'
+#: waits are hidden without pg_read_all_stats. Every commit waits a little where there are any.
+UNCONFIRMED: Final[LiteralString] = """
+    (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0)::float8
+       FROM pg_stat_activity WHERE wait_event = 'SyncRep')"""
+
+
+def unconfirmed_seconds(conn: Connection) -> float:
+    """For so long a commit has waited for synchronous standbys; 0: none does."""
+    row = conn.execute(sql.SQL("SELECT" + UNCONFIRMED)).fetchone()
+    return row[0] if row else 0.0
 
 
 def somebody_waits_for_us(conn: Connection) -> bool:

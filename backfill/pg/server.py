@@ -9,6 +9,7 @@ from typing import Final, LiteralString
 from psycopg import sql
 from psycopg.rows import class_row
 
+from backfill.pg.blocking import UNCONFIRMED
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 
 # Sessions that are not ours to see count all the same: pg_stat_activity has a line for each.
@@ -37,9 +38,7 @@ SELECT current_setting('server_version') AS version,
        current_setting('full_page_writes')::bool AS full_page_writes,
        current_setting('autovacuum')::bool AS autovacuum,
        current_setting('track_activities')::bool AS track_activities,
-       (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0)::float8
-          FROM pg_stat_activity WHERE wait_event = 'SyncRep') AS unconfirmed_seconds,
-       clock_timestamp() AS now
+       clock_timestamp() AS now,
 """
 
 
@@ -85,7 +84,7 @@ def about(conn: Connection) -> About:
         transaction(conn, READ_LIMITS, in_batch=True),
         conn.cursor(row_factory=class_row(About)) as cursor,
     ):
-        found = cursor.execute(sql.SQL(_ABOUT)).fetchone()
+        found = cursor.execute(sql.SQL(_ABOUT + UNCONFIRMED + " AS unconfirmed_seconds")).fetchone()
     if found is None:
         raise AssertionError("a SELECT without FROM has a row")
     return found

@@ -1,8 +1,8 @@
 """What limits a run, in words for people and by kind for programs: the first of these that holds.
 
-A pause, each with its reason (the hours outside its window are one); no worker; older transactions;
-signals that slow it down; its rate, its duty, and the database's `max_slots`; else the database
-itself. A rate that is not reached limits nothing.
+A pause, each with its reason (the hours outside its window are one); a commit that waits for a
+standby; no worker; older transactions; signals that slow it down; its rate, its duty, and the
+database's `max_slots`; else the database itself. A rate that is not reached limits nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from backfill.rate import Rate
 REACHED_SHARE = 0.8
 #: Slower ones come in single rows, between which the rows/s of late say nothing.
 LEAST_ROWS_PER_SECOND = 1.0
+#: A commit that has waited so long for a synchronous standby waits for one that hangs or is away.
+UNCONFIRMED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class Limiting(StrEnum):
     ERROR = PauseCause.ERROR.value
     CHANGED_JOB = PauseCause.CHANGED_JOB.value
     STOP_ALL = PauseCause.STOP_ALL.value
+    STANDBY = "standby"
     NO_WORKER = "no worker"
     OLDER_TRANSACTIONS = "older transactions"
     RATE = "rate"
@@ -79,6 +82,7 @@ def limits(
     signals: Sequence[Sample],
     slots: Slots | None = None,
     rows_per_second: float | None = None,
+    unconfirmed_seconds: float = 0.0,
 ) -> list[Limit]:
     """What limits it now: several where they stand side by side, none for a run that has ended.
 
@@ -87,11 +91,16 @@ def limits(
         signals: the last samples.
         slots: None: the database has no limit on them.
         rows_per_second: of late; None: not known.
+        unconfirmed_seconds: for so long a commit has waited for synchronous standbys.
     """
     if not run.run_state.is_live:
         return []
     if pauses:
         return [Limit(Limiting(one.cause), f"{one.cause}: {one.reason}") for one in pauses]
+    if unconfirmed_seconds > UNCONFIRMED_SECONDS:
+        # before the workers: what they say of themselves is such a commit, too
+        told = f"a commit that has waited {unconfirmed_seconds:,.0f} s for a synchronous standby"
+        return [Limit(Limiting.STANDBY, told)]
     if run.executor == "celery" and not workers:
         told = "no worker is running: start one with `backfill worker`"
         return [Limit(Limiting.NO_WORKER, told)]

@@ -107,6 +107,7 @@ class Picture:
                 "rates": progress.rates,
                 "turns": _plain(progress.turns),
                 "workers": progress.workers,
+                "unconfirmed_seconds": progress.unconfirmed_seconds,
                 "pauses": [
                     _plain(replace(one, reason=reason_without_keys(one.reason)))
                     for one in progress.pauses
@@ -134,7 +135,7 @@ class Picture:
             progress=Progress(
                 run=_made(Run, found["run"]),
                 counts=Counts(**found["counts"]),
-                # these two are younger than the version: a picture may lack them
+                # these are younger than the version: a picture may lack them
                 committed=None if not found.get("committed") else Counts(**found["committed"]),
                 progress_at=_instant(found.get("progress_at")),
                 by_phase=found["by_phase"],
@@ -145,6 +146,7 @@ class Picture:
                 turns=_made(Turns, found.get("turns", {})),
                 pauses=_all(Pause, found["pauses"]),
                 workers=found["workers"],
+                unconfirmed_seconds=found.get("unconfirmed_seconds", 0.0),
                 source="checkpoint",
                 at=datetime.fromisoformat(found["at"]),
                 signals=[

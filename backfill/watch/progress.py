@@ -13,6 +13,7 @@ from backfill.checkpoint import Checkpoint, Snapshot
 from backfill.engine.pace import SHARE_OF_RATE
 from backfill.hours import Hours
 from backfill.model import Counts, PauseCause, RunState
+from backfill.pg.blocking import unconfirmed_seconds
 from backfill.pg.connect import READ_LIMITS, Connection, transaction
 from backfill.pg.ledger import (
     EventRecord,
@@ -30,11 +31,13 @@ from backfill.pg.samples import Sample, read_samples
 from backfill.pg.slices import held_by_all
 from backfill.rate import Rate
 from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, Turns, check_rate, estimate
-from backfill.watch.limits import Limit, Slots, in_words, limits
+from backfill.watch.limits import Limit, Limiting, Slots, in_words, limits
 from backfill.watch.words import bounds_to_json, label, line, utc
 
 #: A worker that was not seen for so long is not counted.
 WORKER_SECONDS = 10.0
+#: A run that holds slices and has committed nothing for so long is looked at more closely.
+STILL_SECONDS = 3.0
 #: So many of a run's newest events are looked at.
 EVENTS = 50
 
@@ -56,6 +59,8 @@ class Progress:
         progress_at: when a slice last came forward; None: there is none yet, or as above.
         rates: keys per second as they were in each of the last seconds, oldest first.
         turns: when its pace was changed last, and its check began.
+        unconfirmed_seconds: for so long a commit has waited for synchronous standbys; only looked
+            at while the run stands still.
     """
 
     run: Run
@@ -74,6 +79,7 @@ class Progress:
     progress_at: datetime | None = None
     rates: Sequence[float] = ()
     turns: Turns = field(default_factory=Turns)
+    unconfirmed_seconds: float = 0.0
 
     @property
     def label(self) -> str:
@@ -177,7 +183,13 @@ class Progress:
             slots=self.slots,
             # the ledger knows an average alone, which a long pause has brought down
             rows_per_second=self.rows_per_second if self.source == "checkpoint" else None,
+            unconfirmed_seconds=self.unconfirmed_seconds,
         )
+
+    @property
+    def unconfirmed(self) -> str:
+        """The commit that waits for a standby, in words; empty where that limits nothing."""
+        return in_words([one for one in self.limits if one.kind is Limiting.STANDBY])
 
     @property
     def limited_by(self) -> str:
@@ -343,7 +355,18 @@ def read_within(
         progress_at=total.progress_at,
         rates=() if snapshot is None else _rates(snapshot.recent),
         turns=Turns.among(newest),
+        unconfirmed_seconds=unconfirmed_seconds(conn) if _stands(run, total, alive) else 0.0,
     )
+
+
+def _stands(run: Run, total: Totals, alive: int) -> bool:
+    """True of a run that ought to work, and of which nothing was committed lately."""
+    if not run.run_state.is_live or run.run_state is RunState.PAUSED:
+        return False
+    if not alive or total.progress_at is None:
+        return True
+    still = datetime.now(UTC) - total.progress_at
+    return total.held > 0 and still.total_seconds() > STILL_SECONDS
 
 
 def _slots(conn: Connection, ledger: Ledger, run: Run, total: Totals, most: int) -> Slots:

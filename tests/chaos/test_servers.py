@@ -5,6 +5,9 @@ The engine alone meets more of them, at named points of a batch: test_postgres.p
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,11 +19,12 @@ import pytest
 from backfill.local.postgres import LocalPostgres
 from backfill.model import RunState
 from backfill.pg.install import upgrade
+from backfill.watch.progress import Progress
 from tests import services
 from tests.acceptance.crew import QUICK, Crew, each_row_once
 from tests.chaos.conftest import through
 from tests.chaos.proxy import Proxy
-from tests.chaos.test_postgres import fail_over, set_server
+from tests.chaos.test_postgres import fail_over, hanging_later, set_server
 from tests.engine.factory import Worksite
 from tests.pg.standby import standby_of
 
@@ -105,6 +109,50 @@ def test_a_fail_over_to_a_synchronous_standby(
         assert before <= crew.counts(run).settled < ROWS
         done_once(crew, run)
         crew.close()  # before the standby goes
+
+
+def test_a_synchronous_standby_that_hangs_is_told_and_waited_for(
+    crew: Crew, server: LocalPostgres
+) -> None:
+    """Workers are not seen meanwhile, since that is a commit, too; they are not missed for it."""
+    with (
+        standby_of(server) as standby,
+        closing(Worksite(server.url("now"))) as site,
+        hanging_later(site, standby) as (_, hang, go_on),
+    ):
+        run = at_work(crew)
+        hang()
+        crew.wait(lambda: WAITS.search(status(crew)), "the list says so")
+        crew.wait(lambda: not progress(crew, run).workers, "no worker is seen any more")
+        assert WAITS.search(status(crew))
+        told = status(crew, run)
+        assert re.search(f"limited by +{WAITS.pattern}", told), told
+        assert "no worker" not in status(crew) + told
+        go_on()
+        crew.wait(lambda: not WAITS.search(status(crew, run)), "it says so no more")
+        done_once(crew, run)
+        crew.close()  # before the standby goes
+
+
+WAITS = re.compile(r"a commit that has waited \d+ s for a synchronous standby")
+
+
+def status(crew: Crew, *words: str) -> str:
+    """What `backfill status` writes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "backfill", "--project", str(crew.folder), "status", *words],
+        env=dict(crew.environ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout + done.stderr
+
+
+def progress(crew: Crew, run: str) -> Progress:
+    """Of the ledger alone."""
+    return crew.project.progress(crew.desk, run, checkpoint=None)
 
 
 def test_lost_answers_to_commit(crew: Crew, proxy: Proxy) -> None:

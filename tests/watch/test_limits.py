@@ -68,6 +68,7 @@ def told(
     signals: Sequence[Sample] = (),
     slots: Slots | None = None,
     rows_per_second: float | None = None,
+    unconfirmed_seconds: float = 0.0,
 ) -> str:
     return in_words(
         limits(
@@ -77,6 +78,7 @@ def told(
             signals=signals,
             slots=slots,
             rows_per_second=rows_per_second,
+            unconfirmed_seconds=unconfirmed_seconds,
         )
     )
 
@@ -98,6 +100,18 @@ def test_each_pause_is_told_with_its_reason_before_all_else() -> None:
 def test_no_worker_is_told_of_runs_that_need_one() -> None:
     assert "start one with `backfill worker`" in told(run(), workers=0)
     assert "worker" not in told(run(executor="local"), workers=0)
+
+
+def test_a_commit_that_waits_for_a_standby_is_told_before_the_workers_that_wait_with_it() -> None:
+    assert told(run(), workers=0, unconfirmed_seconds=12.4) == (
+        "a commit that has waited 12 s for a synchronous standby"
+    )
+    assert kinds(run(), unconfirmed_seconds=12.4) == ["standby"]
+    assert "standby" not in told(run(), unconfirmed_seconds=0.5)  # each commit waits a little
+    assert told(
+        run(state="paused"), pauses=[paused("user", "lunch")], unconfirmed_seconds=12.4
+    ) == ("user: lunch")
+    assert told(run(state="succeeded"), unconfirmed_seconds=12.4) == ""
 
 
 def test_older_transactions_are_told_of_a_run_that_has_not_begun() -> None:

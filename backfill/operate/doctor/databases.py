@@ -19,6 +19,7 @@ from backfill.pg.ledger import Ledger, open_ledger
 from backfill.pg.server import About
 from backfill.settings import DatabaseSettings, Settings
 from backfill.url import safe_url
+from backfill.watch.limits import UNCONFIRMED_SECONDS
 
 #: The oldest PostgreSQL that the tests run against.
 LEAST_VERSION = 15
@@ -28,8 +29,6 @@ FEW_CONNECTIONS = 10
 OF_SESSIONS = frozenset(
     {"active_sessions_percent", "blocked_seconds", "oldest_transaction_seconds"}
 )
-#: A commit that has waited so long for a synchronous standby waits for one that hangs or is away.
-UNCONFIRMED_SECONDS = 1.0
 #: Clocks that are further apart make logs hard to read; leases and windows go by the server's.
 CLOCK_SECONDS = 2.0
 
