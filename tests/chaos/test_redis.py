@@ -6,8 +6,11 @@ test_messages.py.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
@@ -18,8 +21,10 @@ from tests.acceptance.conftest import MakeCrew
 from tests.acceptance.crew import Crew, each_row_once
 from tests.chaos.proxy import Proxy
 
-ROWS = 20_000
+ROWS = 30_000
 SLOTS = 2
+#: How the keys of another application begin, with which ours share the server.
+OTHERS = "other:"
 #: What must be done while the fault lasts, and in which time: also after a task's time (1 s). When
 #: each batch waited for a slow Redis, it took half a minute.
 STEP, STEP_SECONDS = 1_200, 20.0
@@ -67,7 +72,45 @@ def another_password(client: redis.Redis, proxy: Proxy) -> Iterator[None]:
     client.config_set("requirepass", "")
 
 
-FAULTS = (slow, read_only, out_of_memory, another_password)
+@contextmanager
+def evicting(client: redis.Redis, proxy: Proxy) -> Iterator[None]:
+    """Somebody else fills it, and its policy takes keys of everybody for that."""
+    client.config_set("notify-keyspace-events", "Ee")
+    client.config_set("maxmemory-policy", "allkeys-random")
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 300_000)
+    done = threading.Event()
+    others = threading.Thread(target=fill, args=(client, done))
+    with client.pubsub() as evictions:  # type: ignore[no-untyped-call]  # so in redis-py
+        evictions.psubscribe("__keyevent@*__:evicted")
+        others.start()
+        deadline = time.monotonic() + STEP_SECONDS
+        while not is_of_ours(evictions.get_message(timeout=1.0)):
+            assert time.monotonic() < deadline, "nothing of ours is evicted"
+        yield
+    done.set()
+    others.join()
+    client.config_set("maxmemory", 0)
+    client.config_set("maxmemory-policy", "noeviction")
+    client.delete(*client.scan_iter(f"{OTHERS}*"))
+
+
+def is_of_ours(evicted: dict[str, Any] | None) -> bool:
+    """True of the message that a key was evicted which is not another application's."""
+    if evicted is None or evicted["type"] != "pmessage":
+        return False
+    key: bytes = evicted["data"]
+    return not key.startswith(OTHERS.encode())
+
+
+def fill(client: redis.Redis, done: threading.Event) -> None:
+    """Keys of 10 kB, a hundred a second: it is full after a third of a second."""
+    number = 0
+    while not done.wait(0.01):
+        number += 1
+        client.set(f"{OTHERS}{number}", b"x" * 10_000)
+
+
+FAULTS = (slow, read_only, out_of_memory, another_password, evicting)
 
 
 @pytest.mark.slow
