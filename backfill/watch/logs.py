@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -23,6 +24,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from backfill.errors import BackfillError
+from backfill.watch.repeats import Repeats
 
 #: user:password@ in a URL; up to the last "@" of the word, which a careless password may hold.
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S*@")
@@ -87,12 +89,13 @@ def _as_record(_: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[s
     return (text,), {"extra": {"backfill": {"event": name, **event}}}
 
 
-def take_over(logger: logging.Logger, level: int) -> None:
+def take_over(logger: logging.Logger, level: int, *, calm: Sequence[str] = ()) -> None:
     """Let a logger of the standard library write lines like ours, in place of what it did.
 
     Args:
         logger: the root, or one that does not hand its records up to it.
         level: of `logging`.
+        calm: libraries whose repeated warnings and errors are left out (repeats.py).
     """
     *before, renderer = structlog.get_config()["processors"]
     handler = _Handler()
@@ -102,6 +105,8 @@ def take_over(logger: logging.Logger, level: int) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    if calm:
+        handler.addFilter(Repeats(calm))
     logger.handlers[:] = [handler]
     logger.setLevel(level)
 

@@ -13,12 +13,15 @@ from celery.utils.log import get_multiprocessing_logger
 from backfill.errors import UsageError
 from backfill.watch import logs
 
+#: What tells of the connection to Redis, and of nothing that a run or a user's code does.
+CONNECTING = ("celery.worker.consumer", "kombu")
+
 
 def speak_as_we_do() -> None:
     """Let Celery's log come out as ours does (watch/logs.py), before it writes its first line."""
     # what its pool tells: without a handler of its own it would be plain text
     pool = get_multiprocessing_logger()
-    logs.take_over(logging.getLogger(), logging.WARNING)
+    logs.take_over(logging.getLogger(), logging.WARNING, calm=CONNECTING)
     logs.take_over(pool, logging.ERROR)
     logging.captureWarnings(True)
     # whoever is connected here keeps Celery from setting up handlers of its own

@@ -6,6 +6,7 @@ test_messages.py.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import redis
 
 from backfill.local.redis import LocalRedis
 from backfill.model import RunState
+from backfill.watch.repeats import EVERY_SECONDS
 from tests.acceptance.conftest import MakeCrew
 from tests.acceptance.crew import Crew, each_row_once
 from tests.chaos.proxy import Proxy
@@ -167,6 +169,29 @@ def test_a_worker_outlives_a_message_that_it_takes_while_redis_is_full(
         crew.wait_for(run, RunState.SUCCEEDED)
         assert crew.alive == [worker], crew.told()
         each_row_once(crew, "item", ["n"], 500)
+
+
+@pytest.mark.slow
+def test_a_worker_does_not_bury_its_log_while_redis_takes_no_writes(
+    make_crew: MakeCrew, own_redis: LocalRedis
+) -> None:
+    """Celery's consumer connects again five times a second, and has no setting for it."""
+    with redis.Redis.from_url(own_redis.url()) as client:
+        crew = make_crew(redis_url=own_redis.url())
+        worker = crew.start()
+        client.replicaof("127.0.0.1", 1)
+
+        def refused() -> list[str]:
+            lines = worker.log.read_text().splitlines()
+            return [line for line in lines if "Cannot connect to" in line]
+
+        crew.wait(lambda: "left out" in "".join(refused()), "it says how many are left out")
+        client.replicaof("NO", "ONE")
+        first, second = refused()[:2]
+        assert "left out" not in first
+        left_out = re.search(r"\((\d+) more like it are left out\)", second)
+        assert left_out is not None
+        assert int(left_out[1]) >= 2 * EVERY_SECONDS
 
 
 def is_right(crew: Crew, run: str) -> bool:
