@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from backfill.cli import show
+from backfill.cli.plain import plain
 from backfill.cli.scene import Frame, View, is_held_up, scene
 from backfill.model import RunState
 
@@ -200,5 +201,5 @@ def line(progress: Progress) -> str:
     if progress.eta is not None:
         parts.append(show.left(progress))
     if is_held_up(progress):
-        parts.append(progress.limited_by)
+        parts.append(plain(progress.limited_by))
     return ", ".join(parts)

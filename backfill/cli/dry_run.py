@@ -122,7 +122,7 @@ def _told(done: DryRun, declaration: Declaration) -> Iterator[str]:
 def _place(place: Place) -> Iterator[str]:
     from backfill.cli.show import key_text
 
-    where = f", after {plain(key_text(place.after))}" if place.after is not None else ""
+    where = f", after {key_text(place.after)}" if place.after is not None else ""
     yield (
         f"{place.name}{where}: {place.taken:,} row{'s' * (place.taken != 1)} in {place.batches:,}"
         f" batch{'es' * (place.batches != 1)},"
@@ -134,7 +134,7 @@ def _place(place: Place) -> Iterator[str]:
         yield from _change(change)
     for refused in place.refused[:REFUSED_SHOWN]:
         state = f" ({refused.sqlstate})" if refused.sqlstate else ""
-        yield f"  ! {plain(key_text(refused.key))}{state}: {plain(cut(refused.message, 300))}"
+        yield f"  ! {key_text(refused.key)}{state}: {plain(cut(refused.message, 300))}"
     if len(place.refused) > REFUSED_SHOWN:
         yield f"  ! and {len(place.refused) - REFUSED_SHOWN:,} more"
     if place.problem:
@@ -144,7 +144,7 @@ def _place(place: Place) -> Iterator[str]:
 def _change(change: Change) -> Iterator[str]:
     from backfill.cli.show import key_text
 
-    key = "new row" if change.key is None else plain(key_text(change.key))
+    key = "new row" if change.key is None else key_text(change.key)
     if change.before is not None and change.after is None:
         yield f"  - {key}"
         yield from (f"      {plain(c)}: {_value(change.before[c])}" for c in change.columns)

@@ -10,6 +10,7 @@ import click
 
 from backfill.cli import show
 from backfill.cli.options import json_option, number_option, run_argument
+from backfill.cli.plain import plain
 from backfill.cli.session import Session, pass_session
 from backfill.errors import ExitCode
 
@@ -73,7 +74,8 @@ def _print(desk: Desk, run: str, *, after: int, limit: int, as_json: bool) -> in
 
 def _line(event: EventRecord) -> str:
     detail = "  ".join(f"{name}={_value(value)}" for name, value in event.detail.items())
-    return f"{show.local_time(event.at)}  {event.name:<20} {detail}  by {event.caused_by}"
+    line = f"{show.local_time(event.at)}  {event.name:<20} {detail}  by {event.caused_by}"
+    return plain(line)
 
 
 def _value(value: Any) -> str:

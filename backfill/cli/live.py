@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from backfill.cli.display import Display
+from backfill.cli.plain import plain
 from backfill.cli.scene import View
 from backfill.cli.show import state
 from backfill.errors import ExitCode, UnreachableError, WaitTimeoutError
@@ -190,9 +191,12 @@ def end_told(progress: Progress) -> str:
     told = [f"{run.id} {state(progress)}{took}: {counts_sum(progress.counts)}"]
     if run.run_state is RunState.SUCCEEDED and progress.counts.reach(run.row_limit):
         told.append(f"it took the {run.row_limit:,} rows of its limit; there may be more")
-    told += [f"{pause.cause}: {pause.reason}\nends: {pause.ends}" for pause in progress.pauses]
+    told += [
+        f"{pause.cause}: {plain(pause.reason)}\nends: {plain(pause.ends)}"
+        for pause in progress.pauses
+    ]
     if run.run_state is RunState.FAILED:
-        told.append(f"{run.failure}\nmend it, then: backfill retry {run.id}")
+        told.append(f"{plain(run.failure or '')}\nmend it, then: backfill retry {run.id}")
     return "\n".join(told)
 
 

@@ -6,6 +6,7 @@ import click
 
 from backfill.cli import show
 from backfill.cli.options import json_option, number_option, run_argument, yes_option
+from backfill.cli.plain import plain
 from backfill.cli.session import Session, pass_session
 from backfill.cli.tell import tell
 
@@ -61,7 +62,7 @@ def list_rows(
             [
                 show.key_text(row.key),
                 row.sqlstate or "-",
-                row.message,
+                plain(row.message),
                 show.local_time(row.since),
                 "accepted" if row.accepted else "",
             ]

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from backfill.cli import show
 from backfill.cli.charts import Marks, bar, slice_map, spark
+from backfill.cli.plain import plain
 from backfill.model import RunState, SignalState
 from backfill.watch.words import duration
 
@@ -234,7 +235,7 @@ def _rate(view: View, frame: Frame) -> Iterator[_Line]:
 
 def _limit(progress: Progress, frame: Frame) -> Iterator[_Line]:
     held_up = is_held_up(progress)
-    told = textwrap.wrap(progress.limited_by, max(20, frame.width - _NAMES))
+    told = textwrap.wrap(plain(progress.limited_by), max(20, frame.width - _NAMES))
     for number, line in enumerate(told[:_MOST_LIMIT]):
         yield (
             Rank.TROUBLE if held_up else Rank.LIMIT,
@@ -308,7 +309,7 @@ def _events(events: Sequence[EventRecord]) -> Iterator[_Line]:
     newest = events[-_MOST_EVENTS:]
     for number, event in enumerate(newest):
         rank = Rank.LAST_EVENT if number == len(newest) - 1 else Rank.EVENTS
-        yield rank, _named(_clock(event.at), Text(told(event)))
+        yield rank, _named(_clock(event.at), Text(plain(told(event))))
 
 
 def _clock(at: datetime) -> str:

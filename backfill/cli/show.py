@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backfill.cli.plain import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -58,7 +60,7 @@ def fields(values: Mapping[str, str]) -> None:
     width = max(map(len, values), default=0)
     for name, value in values.items():
         if value:
-            click.echo(f"  {name:<{width}}  {value}")
+            click.echo(f"  {name:<{width}}  {plain(value)}")
 
 
 def as_json(value: object) -> None:
@@ -155,12 +157,12 @@ def signals(samples: Sequence[Sample]) -> Iterator[str]:
 
 def pause_told(pause: Pause) -> str:
     """Why, since when, and what ends it (I7)."""
-    return (
+    return plain(
         f"{pause.cause}: {pause.reason} (since {local_time(pause.since)}, {pause.caused_by});"
         f" ends: {pause.ends}"
     )
 
 
 def key_text(key: Key) -> str:
-    """A key of one column as it is; a composite one as JSON."""
-    return key[0] if len(key) == 1 else json.dumps(list(key), ensure_ascii=False)
+    """A key of one column as it is; a composite one as JSON; safe for a terminal."""
+    return plain(key[0] if len(key) == 1 else json.dumps(list(key), ensure_ascii=False))

@@ -10,6 +10,7 @@ import click
 
 from backfill.cli import show
 from backfill.cli.options import json_option, number_option, run_argument
+from backfill.cli.plain import plain
 from backfill.cli.session import Session, pass_session
 from backfill.watch.words import bounds, counts_sum
 
@@ -99,7 +100,7 @@ def _row(progress: Progress) -> list[str]:
         show.share(progress),
         f"{progress.counts.settled:,}",
         "" if rate is None or not run.run_state.is_working else f"{rate:,.0f}",
-        ", ".join(filter(None, (progress.label, bounds(run)))),
+        plain(", ".join(filter(None, (progress.label, bounds(run))))),
         show.local_time(run.created_at),
     ]
 
