@@ -173,7 +173,7 @@ def _described(
             f"{name}.source: {error.diag.message_primary}",
             remedy=f"Grant role {conn.info.user} SELECT on what the query reads.",
         ) from error
-    except (psycopg.ProgrammingError, psycopg.DataError) as error:
+    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
         fault = classify(error, writing=False)
         told = to_its_owner(fault, secrets)
         raise ProjectError(

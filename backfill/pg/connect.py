@@ -115,6 +115,8 @@ def connect(
             url,
             autocommit=True,
             application_name=application_name,
+            # whatever the database or the role has: our own texts and a user's are Unicode
+            client_encoding="UTF8",
             connect_timeout=10,
             keepalives=1,
             keepalives_idle=5,
@@ -257,6 +259,7 @@ def begin_statement(
                 "IntervalStyle": "postgres",
                 "extra_float_digits": "1",
                 "bytea_output": "hex",
+                "array_nulls": "on",
                 "row_security": "off",
                 "client_min_messages": "warning",
                 "application_name": name,
