@@ -4,7 +4,7 @@
 |---|---|---|
 | transient | lost connection, deadlock, serialization, lock time-out, restart, stale plan | again |
 | timeout | our own statement_timeout | again, with a smaller batch |
-| row | a row's data (classes 21, 22, 23, 44; a trigger's RAISE) | halved, then quarantine |
+| row | its data (classes 21, 22, 23, 44; 27000, 54000; a trigger's RAISE) | halved, quarantine |
 | stop | all else: permissions, missing columns, resources, read-only, a cancel | the run pauses |
 
 Only an error of the write can be a row's: the same SQLSTATE while paging is the scope's fault.
@@ -35,6 +35,10 @@ _ROW_CLASSES = {
     "22",  # data_exception
     "23",  # integrity_constraint_violation
     "44",  # with_check_option_violation
+}
+_ROW_STATES = {
+    "54000",  # program_limit_exceeded: a value too long for its index, for a tsvector
+    "27000",  # triggered_data_change_violation: a trigger has written another row of the page
 }
 #: Classes whose messages quote values, or are made outside of PostgreSQL: of data, of constraints,
 #: of PL/pgSQL's RAISE, of external routines, of foreign servers.
@@ -113,13 +117,17 @@ def classify(
 
 def _may_quote(error: psycopg.Error) -> bool:
     """Also where a function has raised it, or has made the statement out of values by EXECUTE."""
-    diag = error.diag
     return (
         (error.sqlstate or "")[:2] in _QUOTING_CLASSES
-        or diag.source_function in _RAISING_FUNCTIONS
-        or diag.source_file in _RAISING_FILES
-        or "EXECUTE" in (diag.context or "")
+        or _is_raised(error)
+        or "EXECUTE" in (error.diag.context or "")
     )
+
+
+def _is_raised(error: psycopg.Error) -> bool:
+    """True when a user's function has raised it."""
+    diag = error.diag
+    return diag.source_function in _RAISING_FUNCTIONS or diag.source_file in _RAISING_FILES
 
 
 def _kind(error: psycopg.Error, state: str | None, *, writing: bool, timed_out: bool) -> FaultKind:
@@ -130,9 +138,22 @@ def _kind(error: psycopg.Error, state: str | None, *, writing: bool, timed_out: 
         return FaultKind.TRANSIENT
     if state == _QUERY_CANCELED:
         return FaultKind.TIMEOUT if timed_out else FaultKind.STOP
-    if writing and (state[:2] in _ROW_CLASSES or state in _PLPGSQL):
+    if writing and (
+        state[:2] in _ROW_CLASSES
+        or state in _PLPGSQL | _ROW_STATES
+        or (_is_raised(error) and not _has_meaning(state))
+    ):
         return FaultKind.ROW
     return FaultKind.STOP
+
+
+def _has_meaning(state: str) -> bool:
+    """True of an SQLSTATE of PostgreSQL's own (Appendix A); a RAISE may have another."""
+    try:
+        psycopg.errors.lookup(state)
+    except KeyError:
+        return False
+    return True
 
 
 def _is_stale_plan(error: psycopg.Error) -> bool:

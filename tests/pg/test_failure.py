@@ -28,6 +28,9 @@ CREATE TABLE t (
     late int UNIQUE DEFERRABLE INITIALLY DEFERRED,
     during int4range, EXCLUDE USING gist (during WITH &&)
 );
+CREATE INDEX ON t (must);
+CREATE FUNCTION long() RETURNS text LANGUAGE sql AS
+    $$ SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) AS i $$;
 INSERT INTO t (id, during) VALUES (1, '[1,2)'), (2, '[2,3)');
 CREATE VIEW adults AS SELECT * FROM t WHERE age >= 18 WITH CHECK OPTION;
 CREATE DOMAIN email AS text CHECK (VALUE LIKE '%@%');
@@ -96,6 +99,8 @@ ROW_ERRORS: list[tuple[LiteralString, str]] = [
     ("UPDATE t SET must = 'crowd' WHERE id = 1", "P0003"),
     ("UPDATE t SET must = 'doubt' WHERE id = 1", "P0004"),
     ("UPDATE t SET must = 'coded' WHERE id = 1", "23514"),
+    ("UPDATE t SET must = 'own' WHERE id = 1", "XY001"),
+    ("UPDATE t SET must = long() WHERE id = 1", "54000"),
 ]
 
 
@@ -123,7 +128,6 @@ STOP_ERRORS: list[tuple[LiteralString, str]] = [
     ("UPDATE t SET name", "42601"),
     ("SET ROLE pg_monitor; UPDATE t SET name = 'x'", "42501"),
     ("SET transaction_read_only = on; UPDATE t SET name = 'x'", "25006"),
-    ("UPDATE t SET must = 'own' WHERE id = 1", "XY001"),
     ("SELECT pg_read_file('no-such-file')", "58P01"),
 ]
 
