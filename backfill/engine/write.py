@@ -238,9 +238,12 @@ class Writer:
             case _:
                 allowed = tuple(self._relation.columns)
         unknown = [column for column in columns if column not in allowed]
-        if unknown or (isinstance(self._target, Update) and set(columns) != set(allowed)):
+        is_short = isinstance(self._target, Update) and set(columns) != set(allowed)
+        is_empty = isinstance(self._target, Insert) and not columns
+        if unknown or is_short or is_empty:
+            told = ", ".join(map(str, columns)) or "(none)"
             raise StopError(
-                f"{name}: the transform returned the columns {', '.join(columns) or '(none)'}; its"
+                f"{name}: the transform returned the columns {told}; its"
                 f" target writes {', '.join(allowed)}",
                 summary="the transform returned other columns than its target",
             )
@@ -276,6 +279,11 @@ class Writer:
                     self._keyset.unnested(),
                     self._keyset.joined(),
                 )
+
+    @property
+    def values_and_rows(self) -> tuple[list[sql.Composable], sql.Composable]:
+        """What PostgreSQL computes, and what follows FROM there, for the rows of given keys."""
+        return list(self._expressions().values()), self._rows()
 
     def _rows(self) -> sql.Composable:
         """What follows FROM, for the rows of the keys `k_0 …`."""
@@ -371,9 +379,9 @@ class Writer:
         if insert.on_conflict == "skip":
             return sql.SQL(" ON CONFLICT{} DO NOTHING").format(named)
         conflict = self._conflict_columns(insert)
-        changed = [column for column in columns if column not in conflict]
-        if not changed:
-            return sql.SQL(" ON CONFLICT ({}) DO NOTHING").format(identifiers(conflict))
+        # where nothing else is written, the conflict's own columns: "equal" need not be "the same",
+        # and a row that was there already is one that arrived
+        changed = [column for column in columns if column not in conflict] or columns
         return sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(
             identifiers(conflict),
             sql.SQL(", ").join(
@@ -390,7 +398,12 @@ def _assigned(values: Mapping[str, sql.Composable]) -> sql.Composed:
 
 
 def _order(expressions: Sequence[sql.Composable]) -> sql.Composable:
-    """Conflicting inserts wait for each other: in one order, so that they cannot deadlock (I5)."""
+    """Conflicting inserts wait for each other: in one order, so that they cannot deadlock (I5).
+
+    A constant by itself would be the place of a column, or refused; the planner takes CASE away.
+    """
     if not expressions:
         return sql.SQL("")
-    return sql.SQL(" ORDER BY {}").format(sql.SQL(", ").join(expressions))
+    return sql.SQL(" ORDER BY {}").format(
+        sql.SQL(", ").join(sql.SQL("CASE WHEN true THEN {} END").format(one) for one in expressions)
+    )

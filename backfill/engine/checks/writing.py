@@ -23,7 +23,13 @@ def written_columns(
                 return tuple(declaration.sql.expressions)
             if declaration.kind == "none":
                 return copied_columns(declaration, source, target)
-            return tuple(dict.fromkeys((*(columns or ()), *(insert.conflict or ()))))
+            conflict = [
+                column
+                for column in insert.conflict or ()
+                # it follows from what is written
+                if column not in target.columns or not target.columns[column].is_generated
+            ]
+            return tuple(dict.fromkeys((*(columns or ()), *conflict)))
         case _:
             return ()
 
