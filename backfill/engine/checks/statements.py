@@ -59,7 +59,7 @@ def check_statements(
             the job's expressions are in it. None: it locks them, or may.
     """
     width = len(keyset.columns)
-    empty = {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
+    empty = no_keys(keyset)
     lock = writer.lock if writer.locks_rows else ""
     page = sql.SQL("SELECT {key} FROM {} WHERE ({}) ORDER BY {key} LIMIT 0 {}").format(
         keyset.from_table, keyset.condition, sql.SQL(lock), key=keyset.key
@@ -79,13 +79,10 @@ def check_statements(
     if removal is not None:
         statements.append((f"{name}.target", conn, removal.statement, empty))
     for what, where, statement, extra in statements:
-        refusal = _refusal(where, statement, {**arguments, **extra})
+        refusal = refusal_of(where, statement, {**arguments, **extra})
         if refusal is None:
             continue
-        fault = classify(
-            refusal, writing=False, seconds=0.0, timeout=READ_LIMITS.statement_timeout_seconds
-        )
-        told = to_its_owner(fault, secrets)
+        told = told_of(refusal, secrets)
         if isinstance(refusal, psycopg.errors.LockNotAvailable):
             by = who_locks(where, tables)
             yield error(
@@ -115,6 +112,19 @@ def check_statements(
             )
 
 
+def no_keys(keyset: Keyset) -> dict[str, Any]:
+    """What a statement is given in place of a page's keys, to be planned."""
+    width = len(keyset.columns)
+    return {f"k_{i}": "{}" for i in range(width)} | key_arrays([], width)
+
+
+def told_of(refusal: psycopg.Error, secrets: Secrets) -> str:
+    """What PostgreSQL says, for the job's owner."""
+    timeout = READ_LIMITS.statement_timeout_seconds
+    fault = classify(refusal, writing=False, seconds=0.0, timeout=timeout)
+    return to_its_owner(fault, secrets)
+
+
 def _of_policies(refusal: psycopg.Error) -> str | None:
     """The remedy where it is row security that refuses (rls.c), with the same SQLSTATE as rights.
 
@@ -128,7 +138,7 @@ def _of_policies(refusal: psycopg.Error) -> str | None:
     )
 
 
-def _refusal(
+def refusal_of(
     conn: Connection, statement: sql.Composable, arguments: Mapping[str, Any]
 ) -> psycopg.Error | None:
     """Why PostgreSQL will not run a statement; None when it would. Nothing is executed."""

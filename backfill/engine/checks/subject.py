@@ -5,7 +5,7 @@ Everything here reads the catalog and asks PostgreSQL to plan our statements; no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,15 @@ from psycopg import sql
 from backfill.engine import unlocked
 from backfill.engine.checks.finding import Found
 from backfill.engine.checks.key import check_children, check_key, named_key
-from backfill.engine.checks.statements import check_statements
+from backfill.engine.checks.statements import check_statements, no_keys
 from backfill.engine.checks.tables import check_kind
-from backfill.engine.checks.writing import check_columns, check_insert, written_columns
+from backfill.engine.checks.values import check_values
+from backfill.engine.checks.writing import (
+    check_columns,
+    check_insert,
+    check_own_rows,
+    written_columns,
+)
 from backfill.engine.columns import read_columns
 from backfill.engine.reading import Reading, readable, reading_of
 from backfill.engine.removal import Removal
@@ -118,6 +124,27 @@ class Subject:
         """Those that are read when the rows are locked; a query's are read afterwards."""
         return None if isinstance(self.declaration.source, Query) else self.python_columns
 
+    @property
+    def row_by_row(self) -> sql.Composed | None:
+        """A job's expressions where only what makes one value of one row may stand: in WHERE.
+
+        PostgreSQL itself refuses them in an UPDATE. A SELECT that is inserted takes aggregates and
+        functions that return sets, so a page would give more rows than it has, or fewer.
+        """
+        if self.declaration.sql is None or not isinstance(self.declaration.target, Insert):
+            return None
+        if self.writer.is_python:  # they are computed where the rows are read
+            keyset = readable(query_of(self.declaration), self.keyset, self.reading)
+            values: Sequence[sql.Composable] = self.reading.values
+            rows: sql.Composable = sql.SQL("{} WHERE {}").format(
+                keyset.from_table, keyset.condition
+            )
+        else:
+            values, rows = self.writer.values_and_rows
+        return sql.SQL("SELECT FROM {} AND ({})").format(
+            rows, sql.SQL(" OR ").join(sql.SQL("({}) IS NULL").format(one) for one in values)
+        )
+
     def unlocked_page(self, *, after: bool) -> tuple[sql.Composed, Mapping[str, Any]]:
         """The statement that reads a page without locks, and what it is given beside the bounds."""
         keyset = readable(query_of(self.declaration), self.keyset, self.reading)
@@ -170,6 +197,16 @@ def examine(
     if subject is not None and source.has_children:
         inheriting = catalog.children(reader, source, used_by=f"{name}.source")
         found.findings += check_children(declaration, source, subject.key, inheriting)
+    if subject is not None:
+        found.findings += check_own_rows(conn, declaration, source, target)
+        if (row_by_row := subject.row_by_row) is not None:
+            found.findings += check_values(
+                reader if subject.writer.is_python else conn,
+                row_by_row,
+                {**arguments, **no_keys(subject.keyset)},
+                name=name,
+                secrets=declaration.secrets(arguments),
+            )
     if subject is not None and not found.has_errors:
         found.findings += check_statements(
             conn,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from backfill.engine.checks.finding import Finding, Found, error
 from backfill.engine.columns import copied_columns, update_columns
 from backfill.errors import DeclarationError
 from backfill.job import Insert, Update
 from backfill.job.declaration import Declaration
 from backfill.model import Key
+from backfill.pg import kin
 from backfill.pg.catalog import Relation
+from backfill.pg.connect import Connection
 
 
 def written_columns(
@@ -71,7 +75,7 @@ def check_insert(
     target: Relation,
     columns: tuple[str, ...],
 ) -> list[Finding]:
-    """An Insert must end, have columns, and know what conflicts."""
+    """An Insert must have columns, and know what conflicts."""
     name, found = declaration.job_class.__name__, Found()
     if declaration.kind == "none":
         for column in columns:
@@ -88,26 +92,6 @@ def check_insert(
                     refusal=DeclarationError,
                 )
             )
-    is_own = target.oid == source.oid and insert.database is None
-    if is_own and declaration.source.todo is None:
-        found.findings.append(
-            error(
-                "insert-endless",
-                f"{name}.target: it inserts into its own source {source.qualified} without a todo,"
-                " so that new rows would be taken again without end",
-                why="The rows that it adds are rows of its source.",
-                remedy="Give the source a todo that excludes the new rows.",
-            )
-        )
-    elif is_own and insert.delete_source:
-        found.findings.append(
-            error(
-                "moves-into-itself",
-                f"{name}.target: it moves the rows of {source.qualified} into itself",
-                why="What is inserted would be deleted, or taken again.",
-                remedy="Name the table that they are to be moved to.",
-            )
-        )
     if insert.on_conflict == "update" and not (insert.conflict or target.primary_key):
         found.findings.append(
             error(
@@ -120,3 +104,42 @@ def check_insert(
             )
         )
     return found.findings
+
+
+def check_own_rows(
+    conn: Connection, declaration: Declaration, source: Relation, target: Relation
+) -> Iterator[Finding]:
+    """An Insert must end, and what it moves must be there afterwards.
+
+    Not only where both are one table: a partition and the whole, a view and what it is made of.
+    """
+    insert, name = declaration.target, declaration.job_class.__name__
+    if not isinstance(insert, Insert) or insert.database is not None:
+        return
+    both = source.qualified
+    if source.oid != target.oid:
+        both = f"{source.qualified}, and inserts into {target.qualified}, which has the same rows"
+    if kin.shares_rows(conn, source, target):
+        if insert.delete_source:
+            yield error(
+                "moves-into-itself",
+                f"{name}.target: it moves rows of {both}",
+                why="What is inserted would be deleted, or taken again.",
+                remedy="Name the table that they are to be moved to.",
+            )
+        elif declaration.source.todo is None:
+            yield error(
+                "insert-endless",
+                f"{name}.target: without a todo it reads {both}, so that new rows would be taken"
+                " again without end",
+                why="The rows that it adds are rows of its source.",
+                remedy="Give the source a todo that excludes the new rows.",
+            )
+    elif insert.delete_source and (key := kin.cascade_into(conn, source, target)) is not None:
+        yield error(
+            "move-cascades",
+            f"{name}.target: deleting the rows that were moved from {source.qualified} deletes rows"
+            f" that are not to go, by the foreign key {key} (ON DELETE CASCADE)",
+            why="A row would be in neither table.",
+            remedy="Move in two runs, copy and then delete what is verified, or change that key.",
+        )
