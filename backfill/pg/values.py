@@ -4,8 +4,8 @@ Every value goes through psycopg's own dumpers, so whatever psycopg can write, a
 return, and it becomes what a plain `UPDATE t SET column = %s` makes of it. There, text is read as
 the column's own type, and any other value as the type that is its Python type's; the assignment
 converts it: a UUID in a text column has its hyphens, 1.5 in an integer column is 2, an aware
-datetime in a date column is the day in UTC. Only a column of json differs: it takes mappings, lists
-and text as JSON.
+datetime in a date column is the day in UTC. Only json differs: a column takes
+mappings, lists and text as JSON, and an array of it what is in it, if a mapping is.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ class ValueTexts:
             return self._json(column, value), None
         if type(value) is int and _takes_integers(column):
             return str(value), None
-        text, type_ = self._dumped(column, value)
+        if isinstance(value, list) and column.type.endswith("[]") and _is_mixed(column, value):
+            text, type_ = self._list(column, value), None
+        else:
+            text, type_ = self._dumped(column, value)
         if not self._is_storable(text):
             raise UnfitValueError(
                 f"column {column.name}: the value contains a character that PostgreSQL cannot store"
@@ -97,6 +100,22 @@ class ValueTexts:
                 f" as JSON"
             ) from error
 
+    def _list(self, column: Column, values: list[Any]) -> str:
+        """A list that psycopg's dumper cannot write: of JSON, or of a type's values and of texts.
+
+        A value that Python has no type for, such as infinity in a date[], was read as its text.
+        """
+        return "{" + ",".join(self._element(column, value) for value in values) + "}"
+
+    def _element(self, column: Column, value: Any) -> str:
+        if value is None:
+            return "NULL"
+        if _is_of_json(column):
+            return _quoted(self._json(column, value))
+        if isinstance(value, list):
+            return self._list(column, value)
+        return _quoted(self._dumped(column, value)[0])
+
     def _dumped(self, column: Column, value: Any) -> tuple[str, str | None]:
         if type(value) is str:
             return value, None
@@ -121,6 +140,26 @@ class ValueTexts:
 def _takes_integers(column: Column) -> bool:
     """Whether an integer's digits, read as the column's type, are what an assignment makes."""
     return column.category in {"N", "S"}
+
+
+def _is_of_json(column: Column) -> bool:
+    """Whether the column is an array of json or jsonb."""
+    return column.type in {"json[]", "jsonb[]"}
+
+
+def _is_mixed(column: Column, values: list[Any]) -> bool:
+    """Whether texts stand beside other values, or, of JSON, there are mappings among them."""
+    kinds = set(map(type, values)) - {type(None)}
+    if _is_of_json(column):
+        return dict in kinds
+    if kinds == {list}:
+        return any(_is_mixed(column, one) for one in values)
+    return str in kinds and len(kinds) > 1
+
+
+def _quoted(text: str) -> str:
+    """An element of an array's text."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class ReadTexts(ValueTexts):
