@@ -222,6 +222,20 @@ def relation(conn: Connection, table: str, *, used_by: str) -> Relation:
     )
 
 
+_DEFERRABLE = """
+SELECT c.relname, ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) AS k (attnum)
+                          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum)
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE i.indrelid = %s AND NOT i.indimmediate AND (i.indisunique OR i.indisexclusion)
+ ORDER BY c.relname
+"""
+
+
+def deferrable(conn: Connection, table: Relation) -> list[tuple[str, list[str]]]:
+    """The constraints that are not checked at once, each with its columns."""
+    return [(name, columns) for name, columns in conn.execute(_DEFERRABLE, [table.oid])]
+
+
 _CHILDREN = """
 WITH RECURSIVE child AS (
   SELECT inhrelid FROM pg_inherits WHERE inhparent = %s UNION

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from backfill import Insert, Job, Options, Row, Sql, Table
+from backfill.errors import BackfillError
 from tests.engine.factory import Worksite
 
 TINY = Options(batch_rows=5, slice_rows=10, concurrency=1)
@@ -49,6 +50,17 @@ def test_a_constant_may_be_one_of_the_conflicts_columns(shop: Worksite, constant
     done = shop.run(taking(target, transform=Sql(tenant=f"{constant}", id="id")))
     assert (done.state, done.counts.written) == ("succeeded", 12)
     assert shop.value("SELECT count(*) FROM t") == 12
+
+
+@pytest.mark.parametrize(("how", "named"), [("skip", None), ("update", None), ("skip", ["id"])])
+def test_a_conflict_by_a_deferrable_constraint_is_refused_before_the_run(
+    shop: Worksite, how: Any, named: list[str] | None
+) -> None:
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, name text UNIQUE)")
+    with pytest.raises(BackfillError, match=r"t_pkey of public\.t is DEFERRABLE"):
+        shop.run(taking(Insert("t", on_conflict=how, conflict=named)))
+    done = shop.run(taking(Insert("t", on_conflict="update", conflict=["name"])))
+    assert (done.state, done.counts.written) == ("succeeded", 12)
 
 
 def lower(self: Job, row: Row) -> dict[str, object]:

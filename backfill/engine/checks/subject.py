@@ -18,6 +18,7 @@ from backfill.engine.checks.statements import check_statements, no_keys
 from backfill.engine.checks.tables import check_kind
 from backfill.engine.checks.values import check_values
 from backfill.engine.checks.writing import (
+    check_arbiters,
     check_columns,
     check_insert,
     check_own_rows,
@@ -198,6 +199,7 @@ def examine(
         inheriting = catalog.children(reader, source, used_by=f"{name}.source")
         found.findings += check_children(declaration, source, subject.key, inheriting)
     if subject is not None:
+        found.findings += check_arbiters(conn, declaration, target)
         found.findings += check_own_rows(conn, declaration, source, target)
         if (row_by_row := subject.row_by_row) is not None:
             found.findings += check_values(

@@ -10,7 +10,7 @@ from backfill.errors import DeclarationError
 from backfill.job import Insert, Update
 from backfill.job.declaration import Declaration
 from backfill.model import Key
-from backfill.pg import kin
+from backfill.pg import catalog, kin
 from backfill.pg.catalog import Relation
 from backfill.pg.connect import Connection
 
@@ -104,6 +104,26 @@ def check_insert(
             )
         )
     return found.findings
+
+
+def check_arbiters(
+    conn: Connection, declaration: Declaration, target: Relation
+) -> Iterator[Finding]:
+    """What a conflict is found by must be checked at once; PostgreSQL says so at the first row."""
+    insert, name = declaration.target, declaration.job_class.__name__
+    if not isinstance(insert, Insert) or insert.on_conflict == "error":
+        return
+    named = insert.conflict or (target.primary_key if insert.on_conflict == "update" else None)
+    for constraint, columns in catalog.deferrable(conn, target):
+        if named is not None and set(named) != set(columns):
+            continue
+        yield error(
+            "conflict-deferrable",
+            f"{name}.target: {constraint} of {target.qualified} is DEFERRABLE, and ON CONFLICT"
+            " cannot go by such a constraint",
+            why="Whether a row conflicts is known only later then.",
+            remedy="Name other columns: Insert(…, conflict=[…]), or take DEFERRABLE away.",
+        )
 
 
 def check_own_rows(
