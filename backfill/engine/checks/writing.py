@@ -136,21 +136,21 @@ def check_own_rows(
     insert, name = declaration.target, declaration.job_class.__name__
     if not isinstance(insert, Insert) or insert.database is not None:
         return
-    both = source.qualified
-    if source.oid != target.oid:
-        both = f"{source.qualified}, and inserts into {target.qualified}, which has the same rows"
+    shared = f"{target.qualified}, which shares rows with"
     if kin.shares_rows(conn, source, target):
         if insert.delete_source:
             yield error(
                 "moves-into-itself",
-                f"{name}.target: it moves rows of {both}",
+                f"{name}.target: it moves the rows of {source.qualified} into"
+                f" {'itself' if source.oid == target.oid else f'{shared} it'}",
                 why="What is inserted would be deleted, or taken again.",
                 remedy="Name the table that they are to be moved to.",
             )
         elif declaration.source.todo is None:
             yield error(
                 "insert-endless",
-                f"{name}.target: without a todo it reads {both}, so that new rows would be taken"
+                f"{name}.target: it inserts into {'' if source.oid == target.oid else f'{shared} '}"
+                f"its own source {source.qualified} without a todo, so that new rows would be taken"
                 " again without end",
                 why="The rows that it adds are rows of its source.",
                 remedy="Give the source a todo that excludes the new rows.",
@@ -161,5 +161,5 @@ def check_own_rows(
             f"{name}.target: deleting the rows that were moved from {source.qualified} deletes rows"
             f" that are not to go, by the foreign key {key} (ON DELETE CASCADE)",
             why="A row would be in neither table.",
-            remedy="Move in two runs, copy and then delete what is verified, or change that key.",
+            remedy="Take ON DELETE CASCADE from that key, at least while rows are moved.",
         )

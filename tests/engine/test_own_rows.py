@@ -60,8 +60,8 @@ def test_rows_that_would_be_the_sources_own_are_not_inserted(
     site: Worksite, source: str, target: str, move: bool
 ) -> None:
     site.execute(PARTS)
-    told = "it moves rows of" if move else "without a todo it reads"
-    with pytest.raises(BackfillError, match=re.escape(f"{told} public.{source}")):
+    told = "it moves the rows of" if move else "its own source"
+    with pytest.raises(BackfillError, match=re.escape(f"{told} public.{source} ")):
         site.enqueue(copying(source, target, move=move))
 
 
