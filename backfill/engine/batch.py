@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
+from psycopg import sql
 
 from backfill.engine import limit
 from backfill.engine.bench import Bench, Probe, no_probe
@@ -40,6 +41,7 @@ from backfill.engine.telling import in_a_reason, to_its_owner
 from backfill.engine.transform import Outcome, Refusal
 from backfill.engine.write import Values
 from backfill.events import Event
+from backfill.job.options import MIN_TIMEOUT_SECONDS
 from backfill.model import Counts, Key, RunState, SlicePhase
 from backfill.pg import quarantine, slices
 from backfill.pg.connect import application_name, transaction
@@ -108,9 +110,9 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
             now = hold(bench, held)
             rows = limit.within(bench, now, rows)
             probe("before the page")
-            page, outcomes = take(bench, now, rows, step, started)
+            page, outcomes = take(bench, now, rows, step)
             step.begin("write")
-            written, refusals = write_page(bench, now, page, outcomes)
+            written, refusals = write_page(bench, now, page, outcomes, step)
             step.begin("record")
             probe("after the write")
             batch = record(bench, now, page, written, refusals)
@@ -127,13 +129,8 @@ def execute(bench: Bench, held: Slice, *, rows: int, probe: Probe = no_probe) ->
     return replace(batch, asked=rows, seconds=seconds, busy_seconds=seconds)
 
 
-def take(
-    bench: Bench, now: Slice, rows: int, step: Step, started: float
-) -> tuple[Page, list[Outcome] | None]:
+def take(bench: Bench, now: Slice, rows: int, step: Step) -> tuple[Page, list[Outcome] | None]:
     """In a batch's transaction: lock the next rows and transform them.
-
-    Args:
-        started: when the transaction began, on the monotonic clock.
 
     Returns:
         The page, cut to the rows that time sufficed for, and their outcomes; None instead of these
@@ -141,12 +138,17 @@ def take(
     """
     page = (walk_page if now.phase is SlicePhase.WALK else sweep_page)(bench, now, rows)
     step.page = page
-    step.outcomes = outcomes = _transform(bench, page, started)
+    step.outcomes = outcomes = _transform(bench, page, step.opened)
     return (page if outcomes is None else page.cut(bench, now, len(outcomes))), outcomes
 
 
 class Step:
-    """Which statement is under way, and since when: an error's meaning depends on both."""
+    """Which statement is under way, and since when: an error's meaning depends on both.
+
+    Attributes:
+        opened: when the step "page" began, and so before any row was locked.
+        is_pressed: the write may wait for locks for less than the run's lock time-out.
+    """
 
     def __init__(self, bench: Bench) -> None:
         self._clock = bench.clock
@@ -157,6 +159,24 @@ class Step:
     def begin(self, name: str) -> None:
         self.name = name
         self.since = self._clock.monotonic()
+        if name == "page":
+            self.opened, self.is_pressed = self.since, False
+
+    def bound_waits(self, bench: Bench) -> None:
+        """Before a write: whatever the batch's age, its wait for a lock ends in time (I5).
+
+        The page, one slow row or the whole of `transform_batch` may have used up the time that the
+        run's time-out leaves. Whoever waits for one of our rows began after `opened`, so no
+        deadlock check comes before DEADLOCK_TIMEOUT_SECONDS from there. Young batches send nothing.
+        """
+        left = DEADLOCK_TIMEOUT_SECONDS - (self._clock.monotonic() - self.opened)
+        if left >= bench.options.lock_timeout_seconds:
+            return
+        milliseconds = int(max(left, MIN_TIMEOUT_SECONDS) * 1000)  # 0 would switch it off
+        bench.conn.execute(
+            sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{milliseconds}ms"))
+        )
+        self.is_pressed = True
 
     def remember(self, bench: Bench) -> None:
         """Keep what was computed: the batches that repeat these rows do not compute it again."""
@@ -220,22 +240,23 @@ def _sort_out(
 
 
 def write_page(
-    bench: Bench, now: Slice, page: Page, outcomes: list[Outcome] | None
+    bench: Bench, now: Slice, page: Page, outcomes: list[Outcome] | None, step: Step
 ) -> tuple[Written, Refused]:
     """Write the page; the rows that cannot be written come back with the reason.
 
     A page of one row is written under a savepoint: what PostgreSQL refuses then is that row.
     """
     values, refused = _sort_out(page.keys, outcomes or ())
+    meant = None if outcomes is None else values
     if page.taken != 1:
         try:
-            written = _write(bench, now, page, None if outcomes is None else values)
+            written = _write(bench, now, page, step, meant)
         except NotMovedError as error:
             raise RowsRefusedError(page.taken, str(error)) from error
     else:
         bench.conn.execute("SAVEPOINT one_row")
         try:
-            written = _write(bench, now, page, None if outcomes is None else values)
+            written = _write(bench, now, page, step, meant)
         except NotMovedError:
             bench.conn.execute("ROLLBACK TO SAVEPOINT one_row")
             written = Written(rows=0, keys=0, missing=1)
@@ -253,13 +274,18 @@ def write_page(
 
 
 def _write(
-    bench: Bench, now: Slice, page: Page, values: Sequence[tuple[Key, Sequence[Values]]] | None
+    bench: Bench,
+    now: Slice,
+    page: Page,
+    step: Step,
+    values: Sequence[tuple[Key, Sequence[Values]]] | None,
 ) -> Written:
     """Write these values, or what PostgreSQL computes; and delete from the source what was moved.
 
     Raises:
         NotMovedError: not everything was; the transaction has to be rolled back.
     """
+    step.bound_waits(bench)
     if values is not None:
         written = bench.writer.write_values(bench.conn, bench.texts, values)
     elif page.is_whole:
@@ -271,6 +297,7 @@ def _write(
         return written
     unfit = {key for key, _ in written.unfit}
     moved = [line for line in values or () if line[0] not in unfit]
+    step.bound_waits(bench)
     bench.removal.remove(
         bench.conn,
         page.keys if values is None else [key for key, _ in moved],
@@ -364,7 +391,8 @@ def interruption(
         case FaultKind.ROW:
             return RowsRefusedError(step.page.taken if step.page else 0, fault.summary)
         case FaultKind.TRANSIENT:
-            return RetriableError(fault, timed_out=False)
+            # a smaller batch is younger when it writes, and may wait for longer
+            return RetriableError(fault, timed_out=step.is_pressed and fault.is_locked_out)
         case FaultKind.TIMEOUT:
             return RetriableError(fault, timed_out=True)
         case _:

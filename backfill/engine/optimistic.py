@@ -180,7 +180,7 @@ def _commit(
         page, kept = take_unchanged(bench, reading, seen, outcomes)
         step.page = page
         step.begin("write")
-        written, refused = batch.write_page(bench, now, page, kept)
+        written, refused = batch.write_page(bench, now, page, kept, step)
         step.begin("record")
         probe("after the write")
         done = batch.record(bench, now, page, written, refused)

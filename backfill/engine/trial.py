@@ -111,17 +111,18 @@ def try_batch(bench: Bench, held: Slice, rows: int, *, with_changes: bool) -> Tr
         with trial(bench.conn, bench.limits, name=name, run=NAME):
             wal = _wal_position(bench)
             began = bench.clock.monotonic()
+            step.begin("page")
             page: Page
             outcomes: list[Outcome] | None
             if reading is None or seen is None:
-                page, outcomes = batch.take(bench, held, rows, step, began)
+                page, outcomes = batch.take(bench, held, rows, step)
             else:
                 page, outcomes = take_unchanged(bench, reading, *seen)
             seconds = read_seconds + bench.clock.monotonic() - began
             looked = _Look(bench, _keys(bench, held, page)) if with_changes else None
             step.begin("write")
             began = bench.clock.monotonic()
-            written, refused = batch.write_page(bench, held, page, outcomes)
+            written, refused = batch.write_page(bench, held, page, outcomes, step)
             seconds += bench.clock.monotonic() - began
             step.begin("look")
             wal_bytes = None if wal is None else (_wal_position(bench) or wal) - wal

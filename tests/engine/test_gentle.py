@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -181,6 +181,83 @@ def test_a_slow_transform_does_not_use_up_the_time_in_which_a_deadlock_can_be_le
     assert done.state == "succeeded"
     assert (done.counts.written, done.counts.deferred) == (30, 0)
     assert site.rows("SELECT DISTINCT n FROM t") == [(1,)]
+
+
+class OneSlowRow(Job):
+    """Copies; one row takes longer than the time in which a deadlock can be left."""
+
+    source = Table("t", columns=["n"])
+    target = Insert("copy", on_conflict="skip", columns=["id"])
+    options = Options(batch_rows=5)
+    started: ClassVar[threading.Event] = threading.Event()
+    is_waited_for: ClassVar[threading.Event] = threading.Event()
+    calls: ClassVar[list[int]] = []
+
+    def transform(self, row: Row) -> dict[str, object]:
+        _take_long(self, [row])
+        return {"id": row.id}
+
+
+class SlowBatches(Job):
+    """The same, all rows at once: nobody asks for the time in between."""
+
+    source = Table("t", columns=["n"])
+    target = Insert("copy", on_conflict="skip", columns=["id"])
+    options = Options(batch_rows=5)
+    started: ClassVar[threading.Event] = threading.Event()
+    is_waited_for: ClassVar[threading.Event] = threading.Event()
+    calls: ClassVar[list[int]] = []
+
+    def transform_batch(self, rows: Sequence[Row]) -> list[dict[str, object]]:
+        _take_long(self, rows)
+        return [{"id": row.id} for row in rows]
+
+
+def _take_long(job: OneSlowRow | SlowBatches, rows: Sequence[Row]) -> None:
+    job.calls.extend(row.id for row in rows)
+    if job.started.is_set():
+        return
+    job.started.set()
+    assert job.is_waited_for.wait(BOUND_SECONDS)
+    threading.Event().wait(0.85)  # the lock's time-out does not end before the deadlock's any more
+
+
+@pytest.mark.parametrize("job", [OneSlowRow, SlowBatches])
+def test_a_batch_that_has_become_old_waits_so_shortly_that_no_deadlock_ends_the_application(
+    site: Worksite, job: type[OneSlowRow | SlowBatches]
+) -> None:
+    """We hold its row and want its key, of which it has inserted a row that is not committed."""
+    for event in (job.started, job.is_waited_for):
+        event.clear()
+    job.calls.clear()
+    site.numbers(5)
+    site.execute("CREATE TABLE copy (id bigint PRIMARY KEY)")
+    run = site.begun(job)
+    with site.session() as application, site.crew(job, run):
+        application.execute("INSERT INTO copy VALUES (1)")
+        assert job.started.wait(BOUND_SECONDS)
+        threading.Event().wait(0.2)  # its deadlock check comes so much later than the bound
+        errors: list[psycopg.Error] = []
+
+        def update() -> None:
+            try:
+                application.execute("UPDATE t SET done = true WHERE id = 5")
+            except psycopg.Error as error:
+                errors.append(error)
+
+        waits = threading.Thread(target=update)
+        waits.start()
+        site.until_waiting(application.info.backend_pid)
+        job.is_waited_for.set()
+        waits.join(BOUND_SECONDS)
+        application.commit()
+    done = site.outcome(run)
+    assert errors == []
+    assert (done.state, done.counts.written, done.counts.skipped) == ("succeeded", 4, 1)
+    assert site.rows("SELECT count(*) FROM copy") == [(5,)]
+    # what took long is not computed again, so the batches that repeat it are young
+    assert job.calls.count(1) == 1
+    assert "run.paused" not in done.event_names
 
 
 @pytest.mark.slow
