@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 
@@ -33,7 +34,7 @@ from backfill.engine.batch import Batch, Step
 from backfill.engine.beat import Beat
 from backfill.engine.bench import Bench, Probe, no_probe
 from backfill.engine.faults import RowsRefusedError
-from backfill.engine.page import PATIENT_TRIES, Page
+from backfill.engine.page import PATIENT_TRIES, Page, missed_or_gone
 from backfill.engine.reading import Reading
 from backfill.engine.telling import to_its_owner
 from backfill.engine.transform import Outcome, Refusal
@@ -43,7 +44,7 @@ from backfill.model import Key, SlicePhase
 from backfill.pg import deferred, slices
 from backfill.pg.connect import application_name, transaction
 from backfill.pg.failure import FaultKind, classify
-from backfill.pg.keyset import key_arrays
+from backfill.pg.keyset import at_places, key_arrays
 from backfill.pg.slices import Slice
 from backfill.pg.unlocked import unchanged
 
@@ -194,14 +195,14 @@ def take_unchanged(
     bench: Bench, reading: Reading, seen: Seen, outcomes: Sequence[Outcome]
 ) -> tuple[Page, list[Outcome]]:
     """Lock what is as it was read: the page of what is to be written, and its outcomes."""
-    taken = _unchanged(bench, reading, seen) if reading.takes and seen.keys else list(seen.keys)
-    if len(taken) == len(seen.keys):
-        kept, others = list(outcomes), []
-    else:
+    taken, others = list(seen.keys), list[Key]()
+    if reading.takes and seen.keys:
+        taken, others = at_places(seen.keys, _unchanged(bench, reading, seen))
+    kept = list(outcomes)
+    if others:
         of_key = dict(zip(seen.keys, outcomes, strict=True))
-        kept = [of_key.pop(key) for key in taken]
-        others = list(of_key)
-    missed = _still_ours(bench, others) if seen.is_sweep and others else []
+        kept = [of_key[key] for key in taken]
+    missed, gone = missed_or_gone(bench, others) if seen.is_sweep else ([], [])
     page = Page(
         taken=len(taken),
         keys=taken,
@@ -213,12 +214,12 @@ def take_unchanged(
         is_sweep=seen.is_sweep,
         is_cut=False,
         missed=missed,
-        gone=[*seen.gone, *set(others).difference(missed)] if seen.is_sweep else [],
+        gone=[*seen.gone, *gone] if seen.is_sweep else [],
     )
     return page, kept
 
 
-def _unchanged(bench: Bench, reading: Reading, seen: Seen) -> list[Key]:
+def _unchanged(bench: Bench, reading: Reading, seen: Seen) -> list[tuple[Any, ...]]:
     return bench.conn.execute(
         unchanged(bench.keyset, columns=reading.sealed, lock=bench.writer.lock),
         {
@@ -227,11 +228,4 @@ def _unchanged(bench: Bench, reading: Reading, seen: Seen) -> list[Key]:
             **unlocked.seed(),
             "seals": f"{{{','.join(seen.seals)}}}",
         },
-    ).fetchall()
-
-
-def _still_ours(bench: Bench, keys: Sequence[Key]) -> list[Key]:
-    return bench.conn.execute(
-        bench.keyset.still_ours(),
-        {**bench.arguments, **key_arrays(keys, len(bench.keyset.columns))},
     ).fetchall()

@@ -19,7 +19,7 @@ from backfill.events import NAMING_KEYS
 from backfill.job import Row
 from backfill.model import Counts, Key
 from backfill.pg import deferred, unfit
-from backfill.pg.keyset import Keyset, bound, key_arrays
+from backfill.pg.keyset import Keyset, at_places, bound, key_arrays
 from backfill.pg.query import QuerySql
 from backfill.pg.slices import Slice
 
@@ -277,23 +277,15 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
             raise
         bench.conn.execute("ROLLBACK TO SAVEPOINT waiting")
         lines = []
-    taken = [line[:width] for line in lines]
+    taken, others = at_places(keys, lines)
     made: Sequence[Row] = ()
     if bench.query is not None:
         taken, made = _read_again(bench, bench.query, taken)
+        obtained = set(taken)
+        others = [key for key in keys if key not in obtained]
     elif bench.rows is not None:
-        made = bench.rows.many([line[width:] for line in lines])
-    obtained = set(taken)
-    others = [key for key in keys if key not in obtained]
-    missed: set[Key] = set()
-    if others:
-        missed = {
-            tuple(line)
-            for line in bench.conn.execute(
-                bench.keyset.still_ours(), {**bench.arguments, **key_arrays(others, width)}
-            )
-        }
-    gone = [key for key in others if key not in missed]
+        made = bench.rows.many([line[1:] for line in lines])
+    missed, gone = missed_or_gone(bench, others)
     return Page(
         taken=len(taken),
         keys=taken,
@@ -303,6 +295,14 @@ def sweep_page(bench: Bench, held: Slice, rows: int) -> Page:
         cursor=held.cursor,
         at_end=len(due) <= len(keys) and len(due) < rows and not missed,
         is_sweep=True,
-        missed=[key for key in others if key in missed],
+        missed=missed,
         gone=gone,
     )
+
+
+def missed_or_gone(bench: Bench, keys: Sequence[Key]) -> tuple[list[Key], list[Key]]:
+    """Of deferred keys that were not obtained: those still ours, and those not any more."""
+    if not keys:
+        return [], []
+    arguments = {**bench.arguments, **key_arrays(keys, len(bench.keyset.columns))}
+    return at_places(keys, bench.conn.execute(bench.keyset.still_ours(), arguments))

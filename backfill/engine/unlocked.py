@@ -23,7 +23,7 @@ from backfill.job import Row
 from backfill.model import Key, SlicePhase
 from backfill.pg import deferred, unlocked
 from backfill.pg.connect import application_name, transaction, trial
-from backfill.pg.keyset import Keyset, bound, key_arrays
+from backfill.pg.keyset import Keyset, at_places, bound, key_arrays
 from backfill.pg.slices import Slice
 
 #: Seals are compared by the process that made them only; nobody can foresee which values share one.
@@ -187,14 +187,13 @@ def _sweep(
         if due
         else []
     )
-    keys = [line[:width] for line in lines]
-    found = set(keys)
+    keys, gone = at_places(due, lines)
     return Seen(
         keys=keys,
-        values=[line[width:-1] for line in lines],
+        values=[line[1:-1] for line in lines],
         seals=[str(line[-1]) for line in lines],
         cursor=held.cursor,
         at_end=at_end,
         is_sweep=True,
-        gone=[key for key in due if key not in found],
+        gone=gone,
     )

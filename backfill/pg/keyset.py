@@ -11,9 +11,9 @@ Parameters are named: `after_0 …`, `upto_0 …` for bounds, `k_0 …` for arra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from psycopg import sql
 
@@ -22,6 +22,11 @@ from backfill.pg.catalog import as_template, identifier, identifiers
 from backfill.pg.once import made_once
 
 RowLock = Literal["FOR SHARE", "FOR NO KEY UPDATE", "FOR UPDATE"]
+
+#: The place of a key among those given, from 1. What was asked for is recognised by it in an answer
+#: and never by the text of the row's key, which others may change to an equal value: 5.0 to 5.00,
+#: citext to another case, 1 day to 24 hours.
+PLACE = sql.SQL("_bf._n")
 
 
 def bound(prefix: str, key: Key | None) -> dict[str, str]:
@@ -54,6 +59,16 @@ def array_literal(values: Sequence[str | None]) -> str:
 def key_arrays(keys: Sequence[Key], width: int) -> dict[str, str]:
     """Parameters `k_0 …` for `Keyset.unnested`: one array a key column."""
     return {f"k_{i}": array_literal([key[i] for key in keys]) for i in range(width)}
+
+
+def at_places(keys: Sequence[Key], lines: Iterable[Sequence[Any]]) -> tuple[list[Key], list[Key]]:
+    """Of the keys that were asked for: those that lines with their `PLACE` came for, in the lines'
+    order, and the others.
+    """
+    places = [line[0] for line in lines]
+    found = set(places)
+    others = [key for place, key in enumerate(keys, 1) if place not in found]
+    return [keys[place - 1] for place in places], others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,20 +323,16 @@ class Keyset:
         """Lock the rows of given keys (`k_0 …`) that are still ours, in key order.
 
         `waiting` waits for each, up to lock_timeout; otherwise what others hold is passed by.
-        Returns the key's texts, and the columns if any, a line a row.
+        Returns the key's place among the given ones (`places`), and the columns if any, a line a
+        row.
         """
-        selected = self.aliased_text()
-        if columns is not None:
-            selected = sql.SQL("{}, {}").format(
-                selected,
-                sql.SQL(", ").join(
-                    sql.SQL("{}.{}").format(self.row, identifier(c)) for c in columns
-                ),
-            )
+        selected = sql.SQL(", ").join(
+            [PLACE, *(sql.SQL("{}.{}").format(self.row, identifier(c)) for c in columns or ())]
+        )
         return sql.SQL("SELECT {} FROM {}, {} WHERE {} AND ({}) ORDER BY {} {} OF {} {}").format(
             selected,
             self.from_table,
-            self.unnested(),
+            self.unnested(numbered=True),
             self.joined(),
             self.condition,
             self.key,
@@ -332,25 +343,29 @@ class Keyset:
 
     @made_once
     def left(self, *, after: bool) -> sql.Composed:
-        """Keys between the bounds that are ours now and not among `k_0 …` (no locks)."""
-        return sql.SQL("SELECT {} FROM {} WHERE {} AND ({}) EXCEPT SELECT {} FROM {}").format(
-            self.aliased_text(),
+        """Keys between the bounds that are ours now and not equal to one of `k_0 …` (no locks)."""
+        names = [f"_k{i}" for i in range(len(self.columns))]
+        return sql.SQL(
+            "SELECT {} FROM (SELECT {} FROM {} WHERE {} AND ({}) EXCEPT SELECT {} FROM {}) AS _left"
+        ).format(
+            sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(n)) for n in names),
+            sql.SQL(", ").join(
+                sql.SQL("{}.{} AS {}").format(self.row, identifier(column), sql.Identifier(name))
+                for column, name in zip(self.columns, names, strict=True)
+            ),
             self.from_table,
             self.between(after=after),
             self.condition,
-            sql.SQL(", ").join(
-                sql.SQL("{}::text").format(sql.Identifier(f"_k{i}"))
-                for i in range(len(self.columns))
-            ),
+            identifiers(names),
             self.unnested(),
         )
 
     def still_ours(self) -> sql.Composed:
-        """Those of the keys `k_0 …` that are there and ours (no locks)."""
+        """The places of those of the keys `k_0 …` that are there and ours (no locks)."""
         return sql.SQL("SELECT {} FROM {}, {} WHERE {} AND ({})").format(
-            self.aliased_text(),
+            PLACE,
             self.from_table,
-            self.unnested(),
+            self.unnested(numbered=True),
             self.joined(),
             self.condition,
         )

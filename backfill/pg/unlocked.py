@@ -21,7 +21,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from backfill.pg.catalog import identifier
-from backfill.pg.keyset import Keyset, RowLock
+from backfill.pg.keyset import PLACE, Keyset, RowLock
 
 
 def seal(keyset: Keyset, columns: Sequence[str]) -> sql.Composed:
@@ -88,11 +88,11 @@ def page(
 
 
 def again(keyset: Keyset, *, values: Sequence[sql.Composable]) -> sql.Composed:
-    """Those of the keys `k_0 …` that are ours, in order: their texts and the values."""
+    """Those of the keys `k_0 …` that are ours, in order: their places and the values."""
     return sql.SQL("SELECT {} FROM {}, {} WHERE {} AND ({}) ORDER BY {}").format(
-        _selected(keyset, values),
+        sql.SQL(", ").join([PLACE, *values]),
         keyset.from_table,
-        keyset.unnested(),
+        keyset.unnested(numbered=True),
         _joined(keyset),
         keyset.condition,
         _qualified(keyset, keyset.columns),  # by itself it would be the text of the same name
@@ -102,15 +102,15 @@ def again(keyset: Keyset, *, values: Sequence[sql.Composable]) -> sql.Composed:
 def unchanged(keyset: Keyset, *, columns: Sequence[str], lock: RowLock) -> sql.Composed:
     """Lock those of the keys `k_0 …` that are ours and have their seals of `seals`; in order.
 
-    What others hold is passed by. Returns the key's texts. Scope and seal are tested again on the
+    What others hold is passed by. Returns the keys' places. Scope and seal are tested again on the
     newest version of a row when it is locked.
     """
     return sql.SQL(
         "SELECT {} FROM {}, {} WHERE {} AND ({}) AND {} = _bf._v0 ORDER BY {} {} OF {} SKIP LOCKED"
     ).format(
-        keyset.aliased_text(),
+        PLACE,
         keyset.from_table,
-        keyset.unnested([("seals", "bigint")]),
+        keyset.unnested([("seals", "bigint")], numbered=True),
         keyset.joined(),
         keyset.condition,
         seal(keyset, columns),

@@ -13,10 +13,16 @@ import pytest
 from backfill.engine import lifecycle
 from backfill.engine.page import PATIENT_TRIES
 from backfill.job import Job, Options
-from backfill.model import PauseCause
+from backfill.model import Counts, PauseCause
 from backfill.pg.ledger import totals
 from tests.engine.factory import QUICK, Worksite, until
-from tests.engine.jobs import Increment, IncrementInPython, Label, LabelInPython
+from tests.engine.jobs import (
+    Increment,
+    IncrementInPython,
+    IncrementUnlocked,
+    Label,
+    LabelInPython,
+)
 
 BY_TEN = Options(batch_rows=10, slice_rows=50, concurrency=2)
 
@@ -63,6 +69,35 @@ def test_a_row_that_others_finish_while_they_hold_it_is_gone_and_not_overwritten
     assert done.state == "succeeded"
     assert (done.counts.written, done.counts.gone) == (19, 1)
     assert site.value("SELECT label FROM t WHERE id = 7") == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("keys", "texts"),
+    [
+        ("i::numeric(10, 1)::numeric", ("5.0", "5.00")),
+        ("make_interval(hours => 24 * i)", ("120 hours", "5 days")),
+    ],
+)
+@pytest.mark.parametrize("job", [Increment, IncrementInPython, IncrementUnlocked])
+def test_a_held_row_whose_key_becomes_an_equal_one_of_another_text_is_taken_once(
+    site: Worksite, job: type[Job], keys: str, texts: tuple[str, str]
+) -> None:
+    """I2, I6: which keys are the same is PostgreSQL's to say; the counts add up, the run ends."""
+    before, after = texts
+    site.execute(f"CREATE TABLE t AS SELECT {keys} AS id, 0 AS n FROM generate_series(1, 9) AS i")
+    site.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
+    run = site.begun(job)
+    with site.session() as other:
+        other.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [before])
+        with site.crew(job, run):
+            site.until_state(run, "sweeping")
+            other.execute("UPDATE t SET id = %s WHERE id = %s", [after, before])
+            other.commit()
+    done = site.outcome(run)
+    assert done.state == "succeeded"
+    assert done.counts == Counts(paged=9, written=9)
+    assert site.rows("SELECT DISTINCT n FROM t") == [(1,)]
+    assert site.rows("SELECT FROM backfill.deferred") == []
 
 
 @pytest.mark.parametrize("job", [Increment, IncrementInPython])

@@ -21,7 +21,7 @@ from backfill.model import Key
 from backfill.pg.catalog import relation
 from backfill.pg.completion import examples, remaining
 from backfill.pg.connect import Connection, Limits, transaction
-from backfill.pg.keyset import Keyset, bound, key_arrays
+from backfill.pg.keyset import Keyset, at_places, bound, key_arrays
 from tests.pg.awkward import AWKWARD, WORD
 from tests.profiles import share_of_examples
 
@@ -292,15 +292,15 @@ def test_given_keys_are_found_again_as_far_as_they_match(
         everything = select(typed, keyset)
         ours = select(typed, keyset, walk.condition)
         some = data.draw(st.sets(st.sampled_from(everything))) if everything else set()
-        arrays = key_arrays(list(some), len(walk.types))
+        asked = list(some)
+        arrays = key_arrays(asked, len(walk.types))
 
         taken = typed.execute(keyset.take(lock="FOR NO KEY UPDATE", columns=["n"]), arrays)
-        assert [tuple(line[:-1]) for line in taken] == [key for key in ours if key in some]
-        waited = typed.execute(
-            keyset.take(lock="FOR UPDATE", columns=None, waiting=True), arrays
-        ).fetchall()
-        assert waited == [key for key in ours if key in some]
-        assert set(typed.execute(keyset.still_ours(), arrays)) == some & set(ours)
+        there = [key for key in ours if key in some]
+        assert at_places(asked, taken) == (there, [key for key in asked if key not in there])
+        waited = typed.execute(keyset.take(lock="FOR UPDATE", columns=None, waiting=True), arrays)
+        assert at_places(asked, waited)[0] == there
+        assert set(at_places(asked, typed.execute(keyset.still_ours(), arrays))[0]) == set(there)
 
         for after, upto in slices(typed, keyset, walk.slice_rows):
             first = 0 if after is None else everything.index(after) + 1
@@ -342,9 +342,9 @@ def test_rows_that_others_hold_are_on_the_page_and_are_not_taken(
             assert {key for (key,) in left} == others
         other.commit()
     with transaction(pg):
-        assert set(pg.execute(keyset.still_ours(), key_arrays([("2",), ("7",), ("8",)], 1))) == {
-            ("2",)
-        }
+        asked = [("2",), ("7",), ("8",)]
+        places = pg.execute(keyset.still_ours(), key_arrays(asked, 1))
+        assert at_places(asked, places) == ([("2",)], [("7",), ("8",)])
 
 
 def test_waiting_for_a_row_ends_with_the_lock_timeout(pg: Connection, db_url: str) -> None:
