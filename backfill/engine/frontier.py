@@ -22,7 +22,7 @@ def place_next(bench: Bench, *, slot: int) -> Slice | None:
 
     Raises:
         SlotTakenError: another task fills this slot.
-        NoRoomError: the database's limit on slots is reached.
+        NoRoomError: the database's limit on slots is reached, or the run's row is held.
         StopError: the source is too slow.
     """
     while True:

@@ -8,7 +8,8 @@ Concurrency rules (I1, I3), each tested by killing the process there:
   LOCKED: a batch that is still open keeps its slice, whatever the lease says, until it ends or its
   backend is terminated.
 - A slot is filled by one slice at a time (a unique index), so a doubled message does nothing.
-- Where the database has a limit on slots, they are counted and taken under one lock (`room`).
+- Where the database has a limit on slots, they are counted and taken under one lock (`room`), which
+  is every run's: within it nobody waits for a row longer than ROOM_LOCK_SECONDS.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from backfill.model import Counts, Key, SlicePhase
 from backfill.pg.columns import quoted
 from backfill.pg.connect import Connection, transaction
 from backfill.pg.ledger import Ledger
+from backfill.pg.slots import held_by_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,11 @@ class SlotTakenError(Exception):
 
 
 class NoRoomError(Exception):
-    """The database's limit on slices held at once is reached. Nothing has been changed."""
+    """The database's limit on slices held at once is reached, or a row is locked: again soon."""
+
+
+#: Who cancels a run holds its row until its batches have ended: other runs do not wait for that.
+ROOM_LOCK_SECONDS = 0.1
 
 
 @contextmanager
@@ -100,31 +106,25 @@ def room(conn: Connection, ledger: Ledger, max_slots: int | None) -> Iterator[No
 
     With a limit, a transaction that holds an advisory lock from counting to taking, so that two
     cannot both take the last place. It is taken before any row is locked, so nobody waits for it
-    who holds one. Without a limit: nothing. What a lost holder held counts until its lease is over.
+    who holds one, and in it for a row only shortly. Without a limit: nothing. What a lost holder
+    held counts until its lease is over.
 
     Raises:
-        NoRoomError: there is none.
+        NoRoomError: there is none, or what is done within would have to wait for another session.
     """
     if max_slots is None:
         yield
         return
-    with transaction(conn):
-        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [ledger.id])
-        held = held_by_all(conn, ledger)
-        if held >= max_slots:
-            raise NoRoomError(f"{held} slices are held in this database; {max_slots} may be")
-        yield
-
-
-def held_by_all(conn: Connection, ledger: Ledger) -> int:
-    """Slices of all runs that are held now, as the database's limit counts them."""
-    row = conn.execute(
-        ledger.q(
-            "SELECT count(*) FROM {s}.slice"
-            " WHERE slot IS NOT NULL AND lease_until > clock_timestamp()"
-        )
-    ).fetchone()
-    return row[0] if row else 0
+    try:
+        with transaction(conn):
+            conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [ledger.id])
+            held = held_by_all(conn, ledger)
+            if held >= max_slots:
+                raise NoRoomError(f"{held} slices are held in this database; {max_slots} may be")
+            conn.execute(f"SET LOCAL lock_timeout = '{ROOM_LOCK_SECONDS * 1000:.0f}ms'")
+            yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise NoRoomError("another session holds what this slice needs; again later") from error
 
 
 def claim(

@@ -28,7 +28,7 @@ from backfill.pg.ledger import (
     workers,
 )
 from backfill.pg.samples import Sample, read_samples
-from backfill.pg.slices import held_by_all
+from backfill.pg.slots import held_by_all
 from backfill.rate import Rate
 from backfill.watch.eta import ESTIMATED_SHARE, USUAL_SHARE, Eta, Turns, check_rate, estimate
 from backfill.watch.limits import Limit, Limiting, Slots, in_words, limits

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from backfill.engine.frontier import place_next
 from backfill.engine.report import Ended
 from backfill.engine.work import work
 from backfill.job import Options
@@ -111,6 +112,29 @@ def test_what_a_lost_holder_held_makes_room_when_its_lease_is_over(site: Worksit
         site.execute("UPDATE backfill.slice SET lease_until = clock_timestamp()")
         with slices.room(conn, site.ledger, 1):
             pass
+
+
+def test_whoever_holds_one_runs_row_keeps_no_other_run_from_its_slots(site: Worksite) -> None:
+    """I5: the lock is every run's, and `cancel` holds a run's row until its batches have ended."""
+    site.numbers(100)
+    first, second = site.begun(Increment, options=SMALL), site.begun(Label, options=SMALL)
+    benches = [
+        site.bench(job, run, max_slots=5) for job, run in ((Increment, first), (Label, second))
+    ]
+    with site.session() as cancels, ThreadPoolExecutor(2) as pool:
+        cancels.execute("SELECT FROM backfill.run WHERE id = %s FOR NO KEY UPDATE", [first.id])
+        placing = pool.submit(place_next, benches[0], slot=0)
+        site.until_waiting(benches[0].conn.info.backend_pid)
+        try:
+            other = pool.submit(place_next, benches[1], slot=0)
+            assert other.result(BOUND_SECONDS / 3) is not None  # under the ledger's time-outs
+            with pytest.raises(slices.NoRoomError):
+                placing.result(BOUND_SECONDS)
+        finally:
+            cancels.rollback()
+    assert place_next(benches[0], slot=0) is not None
+    for bench in benches:
+        bench.close()
 
 
 def test_runs_under_a_limit_come_to_their_end(site: Worksite) -> None:
