@@ -3,12 +3,17 @@
 Each thread has a slot, a connection and a workbench of its own. What the reconciler does for
 workers (freeing lapsed slices, opening windows) the threads do for themselves. The signals are
 measured beside them (worker/beside.py), which ends the pauses for signals, too.
+
+A thread that loses its connection, or gets none because the role may have no more, tries again. It
+gives up, and the others with it, only when no thread has worked for PATIENCE_SECONDS: one of them
+that works shows that the database is there.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import psycopg
@@ -29,6 +34,9 @@ log = structlog.get_logger("backfill")
 
 #: How long the threads go on trying while the database is away.
 PATIENCE_SECONDS = 120.0
+#: Who was at work for so long before an error had the database until then: its loss is found sooner
+#: (RECONNECT_SECONDS, and the time to connect).
+FOUND_SECONDS = 30.0
 IDLE_SECONDS = 0.1
 #: Pauses that end without anybody who would start this process again.
 WAITED_FOR = frozenset({PauseCause.WINDOW, PauseCause.SIGNAL})
@@ -67,7 +75,10 @@ class Crew:
         self._errors: list[BaseException] = []
         self._size = size
         self._threads: dict[int, threading.Thread] = {}
-        self._lock = threading.Lock()  # of the two above
+        self._at_work: set[int] = set()
+        self._worked_at = float("-inf")
+        self._lock = threading.Lock()  # of the four above
+        self._is_ended = threading.Event()  # one of the threads has seen the run's end, or a pause
 
     def start(self) -> None:
         """Start the threads."""
@@ -141,23 +152,49 @@ class Crew:
                     if bench is None:
                         bench = self._make_bench(self._stop.is_set)
                         bench.on_tune = self._resize
-                    report = work(bench, slot=slot)
+                    with self._working(slot):
+                        report = work(bench, slot=slot)
                     away_since = None
                     if report.ended is Ended.SLOT_CLOSED and self._may_end(slot):
                         break
                     if self._is_over(bench):
+                        self._is_ended.set()
                         break
                 except (psycopg.OperationalError, UnreachableError) as error:
                     _leave(bench)
                     bench = None
+                    if self._is_ended.is_set():
+                        break  # there is nothing left to connect for
                     now = self._clock.monotonic()
                     away_since = now if away_since is None else away_since
-                    _check_patience(now - away_since, error)
+                    _check_patience(self._nobody_for(now, away_since), error)
                     log.warning(Event.DATABASE_UNREACHABLE, error=type(error).__name__)
                     self._stop.wait(0.5)
                 self._stop.wait(IDLE_SECONDS)
         finally:
             _leave(bench)
+
+    @contextmanager
+    def _working(self, slot: int) -> Iterator[None]:
+        """A thread is at work; it may be for as long as the run is."""
+        since = self._clock.monotonic()
+        with self._lock:
+            self._at_work.add(slot)
+        is_well = False
+        try:
+            yield
+            is_well = True
+        finally:
+            now = self._clock.monotonic()
+            with self._lock:
+                self._at_work.discard(slot)
+                if is_well or now - since >= FOUND_SECONDS:
+                    self._worked_at = now
+
+    def _nobody_for(self, now: float, away_since: float) -> float:
+        """How long no thread has worked, and this one has tried in vain; seconds."""
+        with self._lock:
+            return 0.0 if self._at_work else now - max(away_since, self._worked_at)
 
     def _is_over(self, bench: Bench) -> bool:
         run = get_run(bench.conn, bench.ledger, bench.run.id)

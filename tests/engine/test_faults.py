@@ -6,6 +6,7 @@ run goes on to success, and every row has been written exactly once (I1).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -13,15 +14,18 @@ from typing import Any, ClassVar
 
 import pytest
 
+from backfill.clock import SystemClock
+from backfill.engine import here
+from backfill.engine.bench import Bench
 from backfill.engine.work import LOCKED_ATTEMPTS, SLICE_ATTEMPTS
-from backfill.errors import RetryLater
+from backfill.errors import RetryLater, UnreachableError
 from backfill.job import Job, Options, Row, Sql, Table, Update
 from backfill.local.postgres import LocalPostgres
 from backfill.model import BatchInfo
 from backfill.pg.connect import connect
 from backfill.pg.install import upgrade
 from backfill.pg.ledger import Run
-from tests.engine.factory import AtVisit, FakeClock, Outcome, Worksite, until
+from tests.engine.factory import BOUND_SECONDS, AtVisit, FakeClock, Outcome, Worksite, until
 from tests.engine.jobs import Increment, IncrementInPython, Label, LabelInPython
 
 BY_TEN = Options(batch_rows=10)
@@ -223,6 +227,42 @@ def test_a_restart_of_the_server_is_sat_out(own_postgres: LocalPostgres) -> None
             pass
     with closing(Worksite(own_postgres.url())) as site:
         _check_incremented(site.outcome(run), site)
+
+
+def _refused(_: Callable[[], bool]) -> Bench:
+    raise UnreachableError("too many connections for this role", remedy="Give it more.")
+
+
+def test_a_thread_that_gets_no_connection_ends_no_other_that_works(
+    site: Worksite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with the run, without an error; rate and patience make the run the longer one."""
+    monkeypatch.setattr(here, "PATIENCE_SECONDS", 1.0)
+    site.numbers(100)
+    run = site.begun(Increment, options=Options(batch_rows=5, slice_rows=20, rate="30/s"))
+    tries: list[str] = []
+
+    def make(stop: Callable[[], bool]) -> Bench:
+        if threading.current_thread().name == "backfill-2":
+            tries.append("refused")
+            _refused(stop)
+        return site.bench(Increment, run, stopping=stop)
+
+    crew = here.Crew(make, size=3, clock=SystemClock())
+    crew.start()
+    assert crew.join(BOUND_SECONDS)
+    assert len(tries) >= 2
+    _check_incremented(site.outcome(run), site)
+
+
+def test_a_crew_of_which_nobody_gets_a_connection_gives_up_after_its_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(here, "PATIENCE_SECONDS", 0.1)
+    crew = here.Crew(_refused, size=2, clock=SystemClock())
+    crew.start()
+    with pytest.raises(UnreachableError, match="too many connections"):
+        crew.join(BOUND_SECONDS)
 
 
 def test_a_statement_that_runs_into_our_own_time_out_is_tried_again_with_fewer_rows(
