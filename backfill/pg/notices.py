@@ -8,6 +8,9 @@ autocommit mode one transaction, and none is open while a message is under way (
 2. Who takes a notice puts its `not_before` off: that is its lease, in which no other takes it. Who
    dies in it, before sending or after, leaves it to be taken again: at least once.
 3. Nothing older than KEPT is sent: nobody wants to hear a week later that a run began.
+4. Of a pause for signals that comes soon after one that was told, the notice waits for QUIET. If
+   the pause has ended by then, it is given up; if it lasts, somebody is told (I7). Until it is
+   taken such a notice is known by its `not_before`; what is to be sent at once has '-infinity'.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from backfill.pg.ledger import Ledger
 
 #: After this time a message that could not be sent is given up; an interval as PostgreSQL reads it.
 KEPT: Final = "1 day"
-#: A run that signals stop and let go on again and again is told of once in this time.
+#: A run that signals stop and let go on again and again is told of once in this time, and of a
+#: pause that then lasts for so long.
 QUIET: Final = "10 minutes"
 #: Between the attempts to send a message: the first wait, doubled with each, up to the last.
 FIRST_WAIT_SECONDS: Final = 30.0
@@ -105,7 +109,8 @@ def gather(conn: Connection, ledger: Ledger, wishes: Iterable[Wish]) -> int:
 
     Returns how many events were marked; with as many as the most, there may be more.
 
-    Locks: the events' rows, which nobody else ever changes. It reads them by event_unnoticed.
+    Locks: the events' rows, which nobody else ever changes. It reads them by event_unnoticed. A
+    notice that waits is none that was told: pauses that end soon put the next message off no more.
     """
     wanted = list(wishes)
     row = conn.execute(
@@ -114,15 +119,18 @@ def gather(conn: Connection, ledger: Ledger, wishes: Iterable[Wish]) -> int:
             " FOR UPDATE SKIP LOCKED),"
             " marked AS (UPDATE {s}.event AS e SET noticed = true FROM fresh WHERE e.id = fresh.id"
             " RETURNING e.id, e.run, e.at, e.name, coalesce(e.detail->>'cause', '') AS cause),"
-            " written AS (INSERT INTO {s}.notice (event, channel) SELECT m.id, w.channel"
+            " written AS (INSERT INTO {s}.notice (event, channel, not_before)"
+            " SELECT m.id, w.channel, CASE WHEN m.cause = 'signal' AND EXISTS ("
+            " SELECT FROM {s}.event AS e"
+            " JOIN {s}.notice AS n ON n.event = e.id AND n.channel = w.channel"
+            " WHERE e.run = m.run AND e.id < m.id AND e.name = m.name"
+            " AND e.detail->>'cause' = 'signal' AND e.at > m.at - %(quiet)s::interval"
+            " AND (n.attempts > 0 OR n.not_before = '-infinity'))"
+            " THEN m.at + %(quiet)s::interval ELSE '-infinity' END"
             " FROM marked AS m JOIN unnest(%(channels)s::text[], %(events)s::text[],"
             " %(causes)s::text[]) AS w (channel, event, cause)"
             " ON w.event = m.name AND w.cause = m.cause"
             " WHERE m.run IS NOT NULL AND m.at > clock_timestamp() - %(kept)s::interval"
-            " AND NOT (m.cause = 'signal' AND EXISTS (SELECT FROM {s}.event AS e"
-            " JOIN {s}.notice AS n ON n.event = e.id AND n.channel = w.channel"
-            " WHERE e.run = m.run AND e.id < m.id AND e.name = m.name"
-            " AND e.detail->>'cause' = 'signal' AND e.at > m.at - %(quiet)s::interval))"
             " ON CONFLICT DO NOTHING)"
             " SELECT count(*) FROM marked"
         ),
@@ -144,15 +152,30 @@ def take(
     """Take the oldest notice that is due for one of these channels; None: there is none.
 
     It is the caller's for `lease_seconds`. The attempt counts from here, so one that ends with the
-    process counts, too. Who comes at the same instant passes the locked row by.
+    process counts, too. Who comes at the same instant passes the locked row by. Notices that have
+    waited in vain, because their pause has ended (its row is gone, or of a later one), are given up
+    by the same statement, which takes none of them: both parts see one snapshot.
     """
     with conn.cursor(row_factory=class_row(Notice)) as cursor:
         return cursor.execute(
             ledger.q(
-                "WITH next AS (SELECT n.event, n.channel FROM {s}.notice AS n"
+                "WITH due AS MATERIALIZED (SELECT n.event, n.channel,"
+                " n.attempts = 0 AND n.not_before > '-infinity' AND NOT EXISTS ("
+                " SELECT FROM {s}.pause AS p WHERE p.run = e.run"
+                " AND p.cause = e.detail->>'cause' AND p.since <= e.at) AS in_vain"
+                " FROM {s}.notice AS n JOIN {s}.event AS e ON e.id = n.event"
                 " WHERE n.sent_at IS NULL AND n.failed_at IS NULL"
-                " AND n.not_before <= clock_timestamp() AND n.channel = ANY(%(channels)s)"
-                " ORDER BY n.event, n.channel LIMIT 1 FOR UPDATE SKIP LOCKED)"
+                " AND n.not_before <= clock_timestamp() AND n.channel = ANY(%(channels)s)),"
+                " given_up AS (UPDATE {s}.notice AS n SET failed_at = clock_timestamp(),"
+                " error = 'the pause has ended' FROM (SELECT n.event, n.channel"
+                " FROM {s}.notice AS n JOIN due AS d USING (event, channel) WHERE d.in_vain"
+                " FOR UPDATE OF n SKIP LOCKED) AS v"
+                " WHERE n.event = v.event AND n.channel = v.channel AND n.failed_at IS NULL),"
+                " next AS (SELECT n.event, n.channel"
+                " FROM {s}.notice AS n JOIN due AS d USING (event, channel) WHERE NOT d.in_vain"
+                " AND n.sent_at IS NULL AND n.failed_at IS NULL"
+                " AND n.not_before <= clock_timestamp()"
+                " ORDER BY n.event, n.channel LIMIT 1 FOR UPDATE OF n SKIP LOCKED)"
                 " UPDATE {s}.notice AS n SET attempts = n.attempts + 1,"
                 " not_before = clock_timestamp() + make_interval(secs => %(lease)s)"
                 " FROM next, {s}.event AS e"

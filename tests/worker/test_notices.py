@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
+from backfill.engine import lifecycle
 from backfill.events import NAMING_KEYS
 from backfill.model import PauseCause
 from backfill.pg import notices
@@ -131,6 +132,40 @@ def test_a_run_that_signals_stop_again_and_again_is_told_of_once_in_ten_minutes(
     pause(ops, run, PauseCause.ERROR)
     tell(ops)
     assert len(receiver.got) == 4, "what needs a person is told each time"
+
+
+def test_a_pause_for_signals_that_stands_is_told_though_one_was_told_shortly_before(
+    ops: Crew, receiver: Receiver
+) -> None:
+    """I7: it waits for the ten minutes, and pauses that ended in them are not told."""
+    desk, run = ops.desk, ops.enqueue("count")
+    pause(ops, run, PauseCause.SIGNAL)
+    tell(ops)
+    pause(ops, run, PauseCause.SIGNAL, "it ends")
+    tell(ops)
+    lifecycle.pause(
+        desk.conn, desk.ledger, run, PauseCause.SIGNAL, reason="it stands", ends="", by="w0"
+    )
+    tell(ops)
+    waits = "extract(epoch FROM not_before - at)::int, sent_at"
+    joined = "SELECT {} FROM backfill.notice AS n JOIN backfill.event AS e ON e.id = n.event {}"
+    found = ops.query(joined.format(waits, "WHERE sent_at IS NULL"))
+    assert found == [(600, None), (600, None)]
+    assert len(receiver.got) == 1
+    for table, column in (("event", "at"), ("pause", "since"), ("notice", "not_before")):
+        ops.query(
+            f"UPDATE backfill.{table} SET {column} = {column} - interval '11 minutes' RETURNING 1"
+        )
+    tell(ops)
+    assert [text.splitlines()[0] for text in receiver.texts] == [
+        f"{run} is paused (signal): no column n",
+        f"{run} is paused (signal): it stands",
+    ]
+    assert outbox(ops, "attempts, sent_at IS NOT NULL, failed_at IS NOT NULL, error") == [
+        (1, True, False, ""),
+        (0, False, True, "the pause has ended"),
+        (1, True, False, ""),
+    ]
 
 
 # ------------------------------------------------------------------------------------ when it fails
