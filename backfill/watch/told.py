@@ -90,7 +90,8 @@ _WORDS: Mapping[str, Callable[[Detail], str]] = {
     Event.RUN_WAITING: _waiting,
     Event.RUN_BEGUN: _begun,
     Event.RUN_PAUSED: lambda detail: f"paused ({detail.get('cause')}): {detail.get('reason')}",
-    Event.RUN_RESUMED: lambda detail: f"goes on (was paused: {_listed(detail.get('causes'))})",
+    # another cause may pause it still, so nothing is said of going on
+    Event.RUN_RESUMED: lambda detail: f"pause lifted ({_listed(detail.get('causes'))})",
     Event.RUN_SWEEPING: _sweeping,
     Event.RUN_VERIFYING: lambda _: "nothing is deferred; the completion check begins",
     Event.RUN_REWALKED: lambda detail: (

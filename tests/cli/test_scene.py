@@ -232,6 +232,8 @@ def test_neighbouring_cells_share_a_character_where_there_are_too_many() -> None
         (Event.RUN_SWEEPING, {"deferred": 1}, "1 deferred row left to sweep"),
         (Event.RUN_SLOWED, {"speed": 0.25, "reasons": ["lag"]}, "25 % of full speed: lag"),
         (Event.RUN_SLOWED, {"speed": 1.0, "reasons": []}, "back at full speed"),
+        # another cause may pause the run still: nothing is said of going on
+        (Event.RUN_RESUMED, {"causes": ["signal", "window"]}, "pause lifted (signal, window)"),
         (
             Event.ROWS_QUARANTINED,
             {"slice": 3, "rows": 2, "sqlstates": ["22P02"]},
