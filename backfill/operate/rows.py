@@ -5,6 +5,7 @@ from __future__ import annotations
 from backfill.engine import lifecycle
 from backfill.errors import RefusedError
 from backfill.model import PauseCause
+from backfill.operate import waiting
 from backfill.operate.onward import go_on
 from backfill.operate.told import Told
 from backfill.pg.ledger import Run, pauses
@@ -16,10 +17,12 @@ def release_quarantine(project: Project, desk: Desk, run: Run, *, by: str) -> To
     """Take the rows again, now that they are mended; the run goes on.
 
     Raises:
-        RefusedError: no row is in quarantine, or the run has ended.
+        RefusedError: no row is in quarantine, the run has ended, or a batch in hand does not end in
+            time.
     """
     _refuse_if_empty(desk, run)
-    rows = lifecycle.release_quarantine(desk.conn, desk.ledger, run.id, by=by)
+    with waiting.for_batches_of(run):
+        rows = lifecycle.release_quarantine(desk.conn, desk.ledger, run.id, by=by)
     told = "1 row is taken again" if rows == 1 else f"{rows:,} rows are taken again"
     return Told(lines=(f"{run.id}: {told}",)).then(go_on(project, desk, run.id, by=by))
 

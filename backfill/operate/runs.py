@@ -11,6 +11,7 @@ from backfill.errors import ProjectError, RefusedError
 from backfill.job import Options
 from backfill.job.declaration import Declaration, bind
 from backfill.model import PauseCause, RunState
+from backfill.operate import waiting
 from backfill.operate.onward import go_on, still_paused
 from backfill.operate.told import Told
 from backfill.pg.ledger import Run, get_run, pauses, totals
@@ -51,9 +52,10 @@ def cancel(desk: Desk, run: Run, *, reason: str | None, by: str) -> Told:
     """End a run for good; what it has written stays.
 
     Raises:
-        RefusedError: it has ended already.
+        RefusedError: it has ended already, or a batch in hand does not end in time.
     """
-    lifecycle.cancel(desk.conn, desk.ledger, run.id, reason=reason or NO_REASON, by=by)
+    with waiting.for_batches_of(run):
+        lifecycle.cancel(desk.conn, desk.ledger, run.id, reason=reason or NO_REASON, by=by)
     return Told(lines=(f"{run.id} is cancelled; what it has written stays",))
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from backfill import operate
 from backfill.engine import control, lifecycle
 from backfill.engine.batch import execute
 from backfill.engine.faults import NotAllowedError, StaleEpochError
 from backfill.engine.report import Ended
 from backfill.engine.work import work
-from backfill.errors import RefusedError
+from backfill.errors import ExitCode, LockedOutError, RefusedError
 from backfill.job import Job, Options
 from backfill.model import PauseCause, SlicePhase
+from backfill.operate.waiting import for_batches_of
 from backfill.pg import freeing, slices
-from backfill.pg.connect import transaction
+from backfill.pg.connect import Limits, transaction
 from backfill.pg.ledger import Run
 from backfill.pg.slices import Slice, SlotTakenError
+from backfill.project import Desk
 from tests.engine.factory import QUICK, AtVisit, Gate, Worksite, until
 from tests.engine.jobs import Increment, IncrementInPython
 
@@ -129,6 +134,33 @@ def test_when_cancel_returns_no_batch_commits_any_more(
     assert seen == [site.value("SELECT sum(n) FROM t")] == [ended.counts.written]
     assert ended.event(f"run.{ended.state}").detail["reason"] == "enough"
     assert site.rows("SELECT FROM backfill.write_claim") == []
+
+
+def test_a_batch_that_does_not_end_in_time_is_told_by_cancel_which_changes_nothing(
+    site: Worksite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I5: the wait has a bound, and a batch's own statements may have a longer one."""
+    short = Limits(lock_timeout_seconds=0.1, statement_timeout_seconds=5.0)
+    monkeypatch.setattr(lifecycle, "transaction", partial(transaction, limits=short))
+    site.numbers(100)
+    run = site.enqueue(Increment, options=replace(BY_TEN, statement_timeout_seconds=120))
+    desk = Desk(database="default", url=site.url, conn=site.conn, ledger=site.ledger)
+    gate = Gate("before COMMIT", visit=3)
+    with site.crew(Increment, run, probe=gate):
+        gate.wait()
+        now = site.rows("SELECT number, epoch, holder, slot, phase FROM backfill.slice")
+        with pytest.raises(LockedOutError, match="has not ended in 0 s") as told:
+            operate.cancel(desk, site.outcome(run).run, reason="enough", by="Ada")
+        assert told.value.exit_code == ExitCode.REFUSED
+        assert "may take 120 s. `backfill pause" in told.value.remedy
+        with pytest.raises(LockedOutError), for_batches_of(run):
+            lifecycle.release_quarantine(site.conn, site.ledger, run.id, by="Ada")
+        assert site.outcome(run).state == "running"
+        assert site.rows("SELECT number, epoch, holder, slot, phase FROM backfill.slice") == now
+        gate.open()
+    done = site.outcome(run)
+    assert (done.state, done.counts.written) == ("succeeded", 100)
+    assert "run.cancelled" not in done.event_names
 
 
 def test_a_run_that_has_ended_cannot_be_cancelled_paused_or_retried(site: Worksite) -> None:
