@@ -17,7 +17,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line on this process's arguments, and exit."""
     from backfill.cli.root import cli
+    from backfill.streams import open_closed
 
+    open_closed()
     for stream in (sys.stdout, sys.stderr):
         # a terminal without "…" shows a question mark, rather than ending us in the middle
         if hasattr(stream, "reconfigure"):

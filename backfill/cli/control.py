@@ -9,6 +9,7 @@ import click
 from backfill.cli.options import run_argument, yes_option
 from backfill.cli.session import Session, ask, pass_session
 from backfill.cli.tell import tell
+from backfill.streams import is_terminal
 
 
 @click.command()
@@ -43,7 +44,7 @@ def cancel(
     with session.run(run_text, database) as (desk, run):
         session.confirm_write(desk.database, yes=yes)
         asked_already = session.project.settings.database(desk.database).confirm
-        if run.run_state.is_live and not yes and not asked_already and sys.stdin.isatty():
+        if run.run_state.is_live and not yes and not asked_already and is_terminal(sys.stdin):
             ask(f"End {run.id} ({run.state}) for good?")
         return tell(operate.cancel(desk, run, reason=reason, by=person()))
 

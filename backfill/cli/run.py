@@ -26,6 +26,7 @@ from backfill.cli.options import (
 from backfill.cli.session import Session, pass_session
 from backfill.errors import BackfillError, ExitCode, UnreachableError
 from backfill.model import PauseCause, RunState
+from backfill.streams import is_terminal
 
 if TYPE_CHECKING:
     from backfill.cli.live import Reader
@@ -167,7 +168,7 @@ def _configure_log(project: Project) -> None:
     """A line per batch would push the bar off a terminal; elsewhere the project's settings hold."""
     from backfill.watch.logs import configure
 
-    level = "warning" if sys.stderr.isatty() else project.settings.log_level
+    level = "warning" if is_terminal(sys.stderr) else project.settings.log_level
     configure(project.settings.log_format, level)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backfill.errors import BackfillError, RefusedError, UsageError
+from backfill.streams import is_terminal
 
 if TYPE_CHECKING:
     from backfill.pg.ledger import Run
@@ -130,7 +131,7 @@ class Session:
         if not settings.confirm or yes:
             return
         where = f"{safe_url(settings.url)} (database {settings.name})"
-        if not sys.stdin.isatty():
+        if not is_terminal(sys.stdin):
             raise RefusedError(
                 f"{where} wants a confirmation, and there is no terminal to ask on",
                 remedy="Say --yes where that is what you want.",

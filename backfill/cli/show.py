@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backfill.cli.plain import plain
+from backfill.streams import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,13 +29,14 @@ def console() -> Console:
     """Standard output; colours and widths as the terminal has them."""
     from rich.console import Console
 
+    on_terminal = is_terminal(sys.stdout)
     return Console(
         file=sys.stdout,
-        width=None if sys.stdout.isatty() else _WIDE,
+        width=None if on_terminal else _WIDE,
         highlight=False,
         markup=False,
         emoji=False,
-        soft_wrap=not sys.stdout.isatty(),
+        soft_wrap=not on_terminal,
     )
 
 

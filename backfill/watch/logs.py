@@ -24,6 +24,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from backfill.errors import BackfillError
+from backfill.streams import is_terminal
 from backfill.watch.repeats import Repeats
 
 #: user:password@ in a URL; up to the last "@" of the word, which a careless password may hold.
@@ -40,10 +41,10 @@ def configure(
         format: `auto` means `console` on a terminal and `json` elsewhere.
         level: debug, info, warning or error.
     """
-    is_console = format == "console" or (format == "auto" and sys.stderr.isatty())
+    is_console = format == "console" or (format == "auto" and is_terminal(sys.stderr))
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=is_terminal(sys.stderr), exception_formatter=structlog.dev.plain_traceback
         )
         if is_console
         else structlog.processors.JSONRenderer()

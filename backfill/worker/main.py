@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from backfill.project import Project
+from backfill.streams import is_terminal
 from backfill.worker.app import app_of
 from backfill.worker.metrics import MetricsServer
 from backfill.worker.speaking import speak_as_we_do
@@ -41,7 +42,7 @@ def start(
         arguments = [f"--queues={project.settings.queue}", *arguments]
     try:
         # its banner is for a terminal: elsewhere every line is one of the log
-        app.worker_main([*([] if sys.stdout.isatty() else ["--quiet"]), "worker", *arguments])
+        app.worker_main([*([] if is_terminal(sys.stdout) else ["--quiet"]), "worker", *arguments])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0

@@ -11,6 +11,7 @@ from celery.apps import worker as celery_worker
 from celery.utils.log import get_multiprocessing_logger
 
 from backfill.errors import UsageError
+from backfill.streams import is_terminal
 from backfill.watch import logs
 
 #: What tells of the connection to Redis, and of nothing that a run or a user's code does.
@@ -26,7 +27,7 @@ def speak_as_we_do() -> None:
     logging.captureWarnings(True)
     # whoever is connected here keeps Celery from setting up handlers of its own
     signals.setup_logging.connect(_set_up, weak=False)
-    if not sys.stdout.isatty():
+    if not is_terminal(sys.stdout):
         # "Warm shutdown" and the like, written past every logger; the log has worker.stopped
         celery_worker.safe_say = lambda *_: None
 

@@ -135,7 +135,7 @@ def _set_up(instance: Any, **_: Any) -> None:
         wiring.check()
     except BackfillError as error:
         # Celery logs what a receiver raises, and goes on; this ends the worker
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # closed: Python has None for it
             sys.stderr.write(f"error: {error.message}\n{error.remedy}\n".rstrip() + "\n")
         raise SystemExit(int(error.exit_code)) from error
 
