@@ -8,7 +8,8 @@
      ├── RefusedError          5   understood, possible, and not allowed now
      │    ├── LedgerError      5   the ledger is missing, too old, too new, or another one
      │    └── LockedOutError   5   somebody's lock on a table is in the way; that passes by itself
-     └── WaitTimeoutError      7   what was waited for did not happen in time
+     ├── WaitTimeoutError      7   what was waited for did not happen in time
+     └── OutputError           1   standard output cannot be written (also an OSError)
 
     Quarantine                     raised by a transform: this row, for this reason
     RetryLater                     raised by a transform: the outside world is away
@@ -98,6 +99,19 @@ class WaitTimeoutError(BackfillError):
     """What was waited for did not happen in time."""
 
     exit_code = ExitCode.TIMED_OUT
+
+
+class OutputError(BackfillError, OSError):
+    """Standard output cannot be written, as on a disk that is full.
+
+    Args:
+        because: what the system says.
+    """
+
+    def __init__(self, because: OSError) -> None:
+        super().__init__(f"standard output cannot be written: {because.strerror}")
+        #: Who read it has ended, as `head` does: nobody is left to be told.
+        self.is_unread = isinstance(because, BrokenPipeError)
 
 
 class Quarantine(Exception):  # noqa: N818 - the public name says what happens to the row

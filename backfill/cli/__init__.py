@@ -9,19 +9,19 @@
 
 from __future__ import annotations
 
-import sys
-
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line on this process's arguments, and exit."""
     from backfill.cli.root import cli
-    from backfill.streams import open_closed
+    from backfill.streams import make_writable, mind_no_output, open_closed
 
     open_closed()
-    for stream in (sys.stdout, sys.stderr):
-        # a terminal without "…" shows a question mark, rather than ending us in the middle
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    cli(prog_name="backfill")
+    # a terminal without "…" shows a question mark, rather than ending us in the middle
+    make_writable(errors="replace")
+    try:
+        cli(prog_name="backfill")
+    finally:
+        # what is left in the buffer is tried once more, and would change the exit code
+        mind_no_output()

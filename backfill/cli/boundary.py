@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import click
 
-from backfill.errors import ExitCode, as_told
+from backfill.errors import ExitCode, OutputError, as_told
 
 #: Of a line that somebody is shown; what they typed may be of any length.
 _LONGEST_LINE = 1000
@@ -31,6 +31,10 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return int(ExitCode.INTERRUPTED)
+    except OutputError as error:
+        if not error.is_unread:
+            click.echo(f"error: {error.message}", err=True)
+        return int(error.exit_code)
     # the command line's boundary: whatever it is, it becomes a sentence and an exit code
     except Exception as error:  # noqa: BLE001
         if debug:

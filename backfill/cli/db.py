@@ -10,6 +10,7 @@ import click
 
 from backfill.cli.options import Assignment, Whole, collected, params_option, yes_option
 from backfill.cli.session import Session, pass_session
+from backfill.cli.tell import say_done
 from backfill.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _upgrade(session: Session, database: str) -> None:
         done = f"installed in schema {settings.schema}, version {after}"
     else:
         done = f"upgraded from version {before} to {after}"
-    click.echo(f"{safe_url(url)} (database {database}): ledger {done}")
+    say_done(f"{safe_url(url)} (database {database}): ledger {done}")
 
 
 @db.command("grants")

@@ -15,7 +15,7 @@ from backfill.cli.options import (
     yes_option,
 )
 from backfill.cli.session import Session, pass_session
-from backfill.errors import ExitCode, UsageError
+from backfill.errors import ExitCode, OutputError, UsageError
 
 
 @click.command()
@@ -86,7 +86,13 @@ def enqueue(
         by=person(),
     )
     # the id alone on standard output: RUN=$(backfill enqueue …)
-    click.echo(done.run.id)
+    try:
+        click.echo(done.run.id)
+    except OutputError:
+        click.echo(
+            f"{done.run.id} is enqueued: watch it with `backfill watch {done.run.id}`", err=True
+        )
+        raise
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     if not done.sent:

@@ -24,9 +24,10 @@ from backfill.cli.options import (
     yes_option,
 )
 from backfill.cli.session import Session, pass_session
-from backfill.errors import BackfillError, ExitCode, UnreachableError
+from backfill.cli.tell import say_done
+from backfill.errors import BackfillError, ExitCode, OutputError, UnreachableError
 from backfill.model import PauseCause, RunState
-from backfill.streams import is_terminal
+from backfill.streams import is_terminal, mind_no_output
 
 if TYPE_CHECKING:
     from backfill.cli.live import Reader
@@ -122,9 +123,13 @@ def run(
     ):
         try:
             with here.notices:
-                _greet(here, reader, [*given, *(["gentle"] if gentle else [])])
+                try:
+                    _greet(here, reader, [*given, *(["gentle"] if gentle else [])])
+                except OutputError as error:
+                    _pause_for(here, error, again=told)
+                    raise
                 progress = _work(here, reader, interruptions, again=told)
-                click.echo(end_told(progress))
+                say_done(end_told(progress))
         except LeaveNowError:
             _leave(here, again)
     if interruptions.count and progress.run.run_state is RunState.PAUSED:
@@ -176,12 +181,12 @@ def _greet(here: Here, reader: Reader, given: Sequence[str]) -> None:
     for warning in here.warnings:
         click.echo(f"warning: {warning}", err=True)
     if not here.continued:
-        click.echo(f"{here.run.id} begins")
+        say_done(f"{here.run.id} begins")
         return
     view = reader.read()
     share = None if view is None else view.progress.share
     done = "" if share is None else f", {int(share * 100)} % done"
-    click.echo(f"continuing {here.run.id}{done}")
+    say_done(f"continuing {here.run.id}{done}")
     if given:
         click.echo(
             f"warning: it keeps the options that it began with; {', '.join(sorted(given))} as given"
@@ -272,6 +277,7 @@ def _leave(here: Here, again: str) -> NoReturn:
         f"left at once; {here.run.id} is kept as far as it was committed. Go on with: {again}",
         err=True,
     )
+    mind_no_output()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(int(ExitCode.INTERRUPTED))

@@ -22,6 +22,7 @@ from backfill.cli.options import (
     yes_option,
 )
 from backfill.cli.session import Session, pass_session
+from backfill.cli.tell import say_done
 from backfill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def add(
             if_missed=if_missed,
             by=person(),
         )
-    click.echo(f"{name}: {declaration.name} begins first at {_told(first, when)}")
+    say_done(f"{name}: {declaration.name} begins first at {_told(first, when)}")
 
 
 @schedule.command("list")
@@ -159,7 +160,7 @@ def remove(session: Session, name: str, database: str | None, yes: bool) -> None
         desk, _ = _named(found, name)
         session.confirm_write(desk.database, yes=yes)
         schedules.remove(desk.conn, desk.ledger, name, by=person())
-    click.echo(f"{name} is removed; runs that it has started stay")
+    say_done(f"{name} is removed; runs that it has started stay")
 
 
 @schedule.command("next")

@@ -11,6 +11,7 @@ from string import Template
 import click
 
 from backfill.cli.session import Session, pass_session
+from backfill.cli.tell import say_done
 from backfill.errors import BackfillError, ProjectError, RefusedError, UsageError
 
 #: A module's name that can be a job's name, too.
@@ -123,4 +124,4 @@ def _write(root: Path, name: str, text: str) -> None:
     except OSError as error:
         raise ProjectError(f"{path} cannot be written: {error.strerror}") from error
     else:
-        click.echo(f"created  {name}")
+        say_done(f"created  {name}")
