@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backfill.clock import SystemClock
 from backfill.engine import lifecycle
@@ -18,6 +18,7 @@ from backfill.model import PauseCause, RunInfo
 from backfill.pg.bounds import is_same
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Run, get_run, live_runs, totals, workers
+from backfill.pg.presence import process_name
 from backfill.project import Desk, Project, job_class_of
 from backfill.watch.progress import WORKER_SECONDS
 from backfill.worker.beside import Beside
@@ -158,6 +159,8 @@ def _crew(
 ) -> Crew:
     clock = SystemClock()
     limiter = LocalLimiter(clock)
+    # by which others see that somebody works on it
+    desk = replace(desk, application_name=process_name(run.id))
 
     def make(stopping: Callable[[], bool]) -> Bench:
         return project.bench(

@@ -33,16 +33,21 @@ from backfill.watch.progress import read as read_progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """A database and its ledger, with an open connection that the holder closes."""
+    """A database and its ledger, with an open connection that the holder closes.
+
+    Attributes:
+        application_name: of further connections.
+    """
 
     database: str
     url: str
     conn: Connection
     ledger: Ledger
+    application_name: str = "backfill"
 
     def connect(self) -> Connection:
         """A further connection to the same database."""
-        return connect(self.url)
+        return connect(self.url, application_name=self.application_name)
 
 
 class Project:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: How often a signal or the end of the work is looked for.
 POLL_SECONDS = 0.05
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class LeaveNowError(BaseException):
@@ -47,21 +47,37 @@ class LeaveNowError(BaseException):
 
 
 class Interruptions:
-    """Counts Ctrl-C and SIGTERM; from the second on it raises LeaveNowError in the main thread."""
+    """Counts Ctrl-C and SIGTERM; from the second on it raises LeaveNowError in the main thread.
+
+    SIGHUP counts as the first one only: when a terminal goes, it comes from the shell and from the
+    kernel. Whoever had it ignored at the start, as `nohup` does, wants to go on without a terminal.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        #: What the first one was.
+        self.reason = ""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._count) for number in _SIGNALS}
+        self._before = {
+            number: signal.signal(number, self._count)
+            for number in _SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
-    def _count(self, _: int, __: FrameType | None) -> None:
+    def _count(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            mind_no_output()  # the terminal is gone: what is still to be said must not end us
+            self.reason = self.reason or "interrupted (SIGHUP: its terminal is gone)"
+            self.count = max(self.count, 1)
+            return
+        self.reason = self.reason or "interrupted (Ctrl-C or SIGTERM)"
         self.count += 1
         if self.count > 1:
             raise LeaveNowError
@@ -222,12 +238,12 @@ def _work(here: Here, reader: Reader, interruptions: Interruptions, *, again: st
             crew.stop()
             raise
     if interruptions.count:
-        _pause(here, reader, again=again)
+        _pause(here, reader, reason=interruptions.reason, again=again)
     return reader.settled().progress
 
 
-def _pause(here: Here, reader: Reader, *, again: str) -> None:
-    """After Ctrl-C: the run is paused, unless it has ended, or something else pauses it."""
+def _pause(here: Here, reader: Reader, *, reason: str, again: str) -> None:
+    """After a signal: the run pauses, unless it has ended, or something else pauses it."""
     from backfill.engine import lifecycle
     from backfill.engine.enqueue import person
     from backfill.engine.here import WAITED_FOR
@@ -242,7 +258,7 @@ def _pause(here: Here, reader: Reader, *, again: str) -> None:
             here.desk.ledger,
             here.run.id,
             PauseCause.USER,
-            reason="interrupted (Ctrl-C or SIGTERM)",
+            reason=reason,
             ends=f"`{again}` goes on here, `backfill resume {here.run.id}` on workers",
             by=person(),
         )

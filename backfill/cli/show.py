@@ -99,7 +99,8 @@ def left(progress: Progress, *, with_interval: bool = True) -> str:
     """`about 12 min left (10 to 15 min)`; empty for a run that does not work."""
     eta = progress.eta
     if eta is None:
-        return "time left not known yet" if progress.run.run_state.is_working else ""
+        is_under_way = progress.run.run_state.is_working and not progress.is_abandoned
+        return "time left not known yet" if is_under_way else ""
     told, unit = _rough(eta.seconds, eta.seconds)
     about = f"about {told} {unit} left"
     if not with_interval:

@@ -1,8 +1,9 @@
 """What limits a run, in words for people and by kind for programs: the first of these that holds.
 
 A pause, each with its reason (the hours outside its window are one); a commit that waits for a
-standby; no worker; older transactions; signals that slow it down; its rate, its duty, and the
-database's `max_slots`; else the database itself. A rate that is not reached limits nothing.
+standby; no worker, or no process; older transactions; signals that slow it down; its rate, its
+duty, and the database's `max_slots`; else the database itself. A rate that is not reached limits
+nothing.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Limiting(StrEnum):
     STOP_ALL = PauseCause.STOP_ALL.value
     STANDBY = "standby"
     NO_WORKER = "no worker"
+    NO_PROCESS = "no process"
     OLDER_TRANSACTIONS = "older transactions"
     RATE = "rate"
     DUTY = "duty"
@@ -83,6 +85,7 @@ def limits(
     slots: Slots | None = None,
     rows_per_second: float | None = None,
     unconfirmed_seconds: float = 0.0,
+    is_abandoned: bool = False,
 ) -> list[Limit]:
     """What limits it now: several where they stand side by side, none for a run that has ended.
 
@@ -92,6 +95,7 @@ def limits(
         slots: None: the database has no limit on them.
         rows_per_second: of late; None: not known.
         unconfirmed_seconds: for so long a commit has waited for synchronous standbys.
+        is_abandoned: it is a process's own, which is gone.
     """
     if not run.run_state.is_live:
         return []
@@ -104,6 +108,10 @@ def limits(
     if run.executor == "celery" and not workers:
         told = "no worker is running: start one with `backfill worker`"
         return [Limit(Limiting.NO_WORKER, told)]
+    if is_abandoned:
+        here, elsewhere = f"`backfill run {run.job}`", f"`backfill resume {run.id}`"
+        told = f"its process is gone: {here} goes on here, {elsewhere} on workers"
+        return [Limit(Limiting.NO_PROCESS, told)]
     if run.run_state is RunState.QUEUED and run.barrier:
         told = "older transactions that still write to the source"
         return [Limit(Limiting.OLDER_TRANSACTIONS, told)]

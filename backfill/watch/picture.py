@@ -108,6 +108,7 @@ class Picture:
                 "turns": _plain(progress.turns),
                 "workers": progress.workers,
                 "unconfirmed_seconds": progress.unconfirmed_seconds,
+                "is_abandoned": progress.is_abandoned,
                 "pauses": [
                     _plain(replace(one, reason=reason_without_keys(one.reason)))
                     for one in progress.pauses
@@ -147,6 +148,7 @@ class Picture:
                 pauses=_all(Pause, found["pauses"]),
                 workers=found["workers"],
                 unconfirmed_seconds=found.get("unconfirmed_seconds", 0.0),
+                is_abandoned=found.get("is_abandoned", False),
                 source="checkpoint",
                 at=datetime.fromisoformat(found["at"]),
                 signals=[

@@ -27,6 +27,7 @@ from backfill.pg.ledger import (
     totals,
     workers,
 )
+from backfill.pg.presence import has_process
 from backfill.pg.samples import Sample, read_samples
 from backfill.pg.slots import held_by_all
 from backfill.rate import Rate
@@ -38,6 +39,8 @@ from backfill.watch.words import bounds_to_json, label, line, utc
 WORKER_SECONDS = 10.0
 #: A run that holds slices and has committed nothing for so long is looked at more closely.
 STILL_SECONDS = 3.0
+#: A process's own run that stands still for so long may have lost it; a usual lease.
+ABANDONED_SECONDS = 10.0
 #: So many of a run's newest events are looked at.
 EVENTS = 50
 
@@ -61,6 +64,7 @@ class Progress:
         turns: when its pace was changed last, and its check began.
         unconfirmed_seconds: for so long a commit has waited for synchronous standbys; only looked
             at while the run stands still.
+        is_abandoned: it is a process's own, which is gone.
     """
 
     run: Run
@@ -80,6 +84,7 @@ class Progress:
     rates: Sequence[float] = ()
     turns: Turns = field(default_factory=Turns)
     unconfirmed_seconds: float = 0.0
+    is_abandoned: bool = False
 
     @property
     def label(self) -> str:
@@ -118,6 +123,8 @@ class Progress:
         """The same, had it these hours to go on."""
         run, is_working = self.run, self.run.run_state.is_working
         if self.total_rows is None or not (is_working or self._only_waits_for_hours):
+            return None
+        if self.is_abandoned:
             return None
         if run.run_state is RunState.RUNNING and self._is_past_estimate:
             return None
@@ -184,6 +191,7 @@ class Progress:
             # the ledger knows an average alone, which a long pause has brought down
             rows_per_second=self.rows_per_second if self.source == "checkpoint" else None,
             unconfirmed_seconds=self.unconfirmed_seconds,
+            is_abandoned=self.is_abandoned,
         )
 
     @property
@@ -338,6 +346,7 @@ def read_within(
         alive = len(workers(conn, ledger, within_seconds=WORKER_SECONDS))
     seconds = _seconds(run)
     usual_rate = total.counts.settled / seconds if seconds else None
+    is_abandoned = _is_abandoned(conn, ledger, run, total, newest)
     return Progress(
         run=run,
         counts=total.counts if snapshot is None else snapshot.counts,
@@ -356,6 +365,7 @@ def read_within(
         rates=() if snapshot is None else _rates(snapshot.recent),
         turns=Turns.among(newest),
         unconfirmed_seconds=unconfirmed_seconds(conn) if _stands(run, total, alive) else 0.0,
+        is_abandoned=is_abandoned,
     )
 
 
@@ -367,6 +377,20 @@ def _stands(run: Run, total: Totals, alive: int) -> bool:
         return True
     still = datetime.now(UTC) - total.progress_at
     return total.held > 0 and still.total_seconds() > STILL_SECONDS
+
+
+def _is_abandoned(
+    conn: Connection, ledger: Ledger, run: Run, total: Totals, newest: Sequence[EventRecord]
+) -> bool:
+    """True of a process's own run that stands still, and whose process is gone."""
+    is_idle = run.run_state.is_live and run.run_state is not RunState.PAUSED and not total.held
+    if run.executor != "local" or not is_idle:
+        return False
+    # a process that has just begun, or goes on, need not have a session yet
+    moved = max(filter(None, (total.progress_at, run.created_at, *(each.at for each in newest))))
+    if (datetime.now(UTC) - moved).total_seconds() < ABANDONED_SECONDS:
+        return False
+    return not has_process(conn, ledger, run.id)
 
 
 def _slots(conn: Connection, ledger: Ledger, run: Run, total: Totals, most: int) -> Slots:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -12,7 +14,7 @@ import pytest
 from backfill.engine import lifecycle
 from backfill.model import PauseCause
 from backfill.pg.ledger import pauses
-from tests.cli.conftest import Shop, until
+from tests.cli.conftest import BOUND_SECONDS, Shop, until
 
 
 def counted(shop: Shop) -> Callable[[], bool]:
@@ -83,7 +85,7 @@ def test_a_run_that_fails_gives_exit_code_1_and_names_what_holds_the_rows(shop: 
     assert f"backfill retry {shop.latest('lower_email').id}" in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_in_the_middle_it_is_continued_and_every_row_is_done_once(
     shop: Shop, number: signal.Signals
 ) -> None:
@@ -138,6 +140,62 @@ def test_a_killed_process_leaves_a_run_that_is_continued(shop: Shop) -> None:
     done = shop("run", "count_visits")
     assert done.code == 0, done.told
     assert shop.number("SELECT count(*) FROM users WHERE visits = 1") == 2_000
+
+
+def test_a_run_whose_process_is_gone_says_so_and_one_that_waits_does_not(shop: Shop) -> None:
+    shop.users(100)
+    with psycopg.connect(shop.url) as writing:
+        writing.execute("UPDATE users SET age = 21 WHERE id = 1")
+        command = shop.start("run", "count_visits")
+        until(lambda: shop.number("SELECT count(barrier) FROM backfill.run"), "the wait")
+        shop.conn.execute("UPDATE backfill.run SET created_at = created_at - interval '1 min'")
+        shop.conn.execute("UPDATE backfill.event SET at = at - interval '1 min'")
+        assert "limited by  older transactions" in shop("status", "count_visits").stdout
+        command.kill()
+        gone = _until_told(shop, "its process is gone")
+        run = shop.latest("count_visits").id
+        assert (
+            "its process is gone: `backfill run count_visits` goes on here,"
+            f" `backfill resume {run}` on workers"
+        ) in gone
+        assert "left" not in gone.splitlines()[1]
+    assert shop("run", "count_visits").code == 0
+
+
+def _until_told(shop: Shop, text: str) -> str:
+    """What `status` tells of the run, once that is in it."""
+
+    def told() -> str | None:
+        found = shop("status", "count_visits").stdout
+        return found if text in found else None
+
+    return until(told, f"{text!r} in what status tells")
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_goes_pauses_the_run_unless_that_is_ignored(
+    shop: Shop, ignored: bool
+) -> None:
+    shop.users(2_000)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN) if ignored else None
+    try:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "backfill", "run", "count_visits", "--rate", "1500/s"],
+            cwd=shop.folder,
+            env=shop.environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGHUP, before)
+    until(counted(shop), "the first rows")
+    command.send_signal(signal.SIGHUP)
+    command.send_signal(signal.SIGHUP)
+    assert command.wait(BOUND_SECONDS) == (0 if ignored else 130)
+    if not ignored:
+        told = shop("status", "count_visits").stdout
+        assert "paused: user: interrupted (SIGHUP: its terminal is gone)" in told
 
 
 def test_options_given_to_a_run_that_is_continued_are_named_as_left_aside(shop: Shop) -> None:

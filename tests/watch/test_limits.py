@@ -69,6 +69,7 @@ def told(
     slots: Slots | None = None,
     rows_per_second: float | None = None,
     unconfirmed_seconds: float = 0.0,
+    is_abandoned: bool = False,
 ) -> str:
     return in_words(
         limits(
@@ -79,6 +80,7 @@ def told(
             slots=slots,
             rows_per_second=rows_per_second,
             unconfirmed_seconds=unconfirmed_seconds,
+            is_abandoned=is_abandoned,
         )
     )
 
@@ -95,6 +97,18 @@ def slots_of(most: int, *, of_all: int, held: int, is_more_to_do: bool = True) -
 def test_each_pause_is_told_with_its_reason_before_all_else() -> None:
     pauses = [paused("user", "lunch"), paused("signal", "lag = 42 s")]
     assert told(run(state="paused"), pauses=pauses, workers=0) == "user: lunch; signal: lag = 42 s"
+
+
+def test_a_run_whose_process_is_gone_says_how_it_goes_on() -> None:
+    own = run(executor="local")
+    assert told(own, workers=0, is_abandoned=True) == (
+        "its process is gone: `backfill run count` goes on here, `backfill resume count-1` on"
+        " workers"
+    )
+    assert kinds(own, is_abandoned=True) == ["no process"]
+    assert told(run(state="paused"), pauses=[paused("user", "lunch")], is_abandoned=True) == (
+        "user: lunch"
+    )
 
 
 def test_no_worker_is_told_of_runs_that_need_one() -> None:
