@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import click
 
+from backfill.cli.ending import EndedError, code_of
 from backfill.errors import ExitCode, OutputError, as_told
 
 #: Of a line that somebody is shown; what they typed may be of any length.
@@ -28,9 +29,12 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
         error.show(written)
         click.echo(shown(written.getvalue().rstrip()), err=True)
         return int(ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return int(ExitCode.INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click makes an Abort of every KeyboardInterrupt
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        by = f" by {cause.number.name}" if isinstance(cause, EndedError) else ""
+        click.echo(f"interrupted{by}", err=True)
+        return code_of(cause)
     except OutputError as error:
         if not error.is_unread:
             click.echo(f"error: {error.message}", err=True)

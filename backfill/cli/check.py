@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backfill.cli.ending import ends_in_order
 from backfill.cli.options import (
     Assignment,
     collected,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Warnings count as findings, too.")
 @json_option
 @pass_session
+@ends_in_order
 def check(
     session: Session,
     *,

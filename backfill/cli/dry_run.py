@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backfill.cli.ending import ends_in_order
 from backfill.cli.options import (
     Assignment,
     collected,
@@ -50,6 +51,7 @@ REFUSED_SHOWN = 5
 )
 @json_option
 @pass_session
+@ends_in_order
 def dry_run(
     session: Session,
     *,

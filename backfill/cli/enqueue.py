@@ -6,6 +6,7 @@ import math
 
 import click
 
+from backfill.cli.ending import code_of, in_order
 from backfill.cli.options import (
     Assignment,
     bounds_options,
@@ -107,9 +108,15 @@ def enqueue(
     return ExitCode.DONE
 
 
-def _wait(session: Session, database: str, run: str, timeout: float | None) -> ExitCode:
+def _wait(session: Session, database: str, run: str, timeout: float | None) -> int:
     from backfill.cli.live import follow
-    from backfill.cli.watch import needs_a_person
+    from backfill.cli.watch import left_alone, needs_a_person
 
-    with session.desk(database) as desk:
-        return follow(session.project, desk, run, is_over=needs_a_person, timeout_seconds=timeout)
+    try:
+        with in_order(), session.desk(database) as desk:
+            return follow(
+                session.project, desk, run, is_over=needs_a_person, timeout_seconds=timeout
+            )
+    except KeyboardInterrupt as error:
+        click.echo(left_alone(run), err=True)
+        return code_of(error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backfill.cli import show
+from backfill.cli.ending import code_of, ends_in_order
 from backfill.cli.options import json_option, number_option, run_argument
 from backfill.cli.plain import plain
 from backfill.cli.session import Session, pass_session
@@ -28,6 +29,7 @@ FOLLOW_SECONDS = 0.5
 @number_option("--limit", most=100_000, default=1000, told="The newest so many.")
 @json_option
 @pass_session
+@ends_in_order
 def events(
     session: Session,
     *,
@@ -51,8 +53,10 @@ def events(
                 if not is_live:
                     break
                 time.sleep(FOLLOW_SECONDS)
-        except KeyboardInterrupt:
-            return ExitCode.INTERRUPTED
+        except KeyboardInterrupt as error:
+            again = f"`backfill events {run.id} --follow`"
+            click.echo(f"the run is left alone; follow it again with {again}", err=True)
+            return code_of(error)
     return ExitCode.DONE
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backfill.cli.ending import code_of, ends_in_order
 from backfill.cli.options import json_option
 from backfill.cli.session import Session, pass_session
-from backfill.errors import ExitCode, UnreachableError
+from backfill.errors import UnreachableError
 from backfill.model import PauseCause
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def needs_a_person(progress: Progress) -> bool:
 )
 @json_option
 @pass_session
+@ends_in_order
 def watch(
     session: Session,
     *,
@@ -91,9 +93,9 @@ def watch(
                 more = tuple if run_texts else rooms.begun
                 watched = Watch(rooms.readers, display, has_ended, more=more)
                 return watched.to_the_end()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             click.echo(_left_alone(rooms, run_texts), err=True)
-            return ExitCode.INTERRUPTED
+            return code_of(error)
 
 
 class _Rooms:
@@ -142,9 +144,14 @@ class _Rooms:
         return [Reader(self._galleries[database], run) for run in new]
 
 
+def left_alone(run: str) -> str:
+    """What is said to whoever ends the watching of a run."""
+    return f"the run is left alone; watch it again with `backfill watch {run}`"
+
+
 def _left_alone(rooms: _Rooms, run_texts: Sequence[str]) -> str:
     runs = [reader.run for reader in rooms.readers]
     if len(runs) == 1:
-        return f"the run is left alone; watch it again with `backfill watch {runs[0]}`"
+        return left_alone(runs[0])
     again = " ".join(["backfill watch", *(runs if run_texts else ())])
     return f"the runs are left alone; watch them again with `{again}`"
