@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from backfill.clock import SystemClock
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench, Observer, holder_name, run_info
+from backfill.engine.changed import fixed_changes
 from backfill.engine.enqueue import create_run, person
 from backfill.engine.here import Crew
 from backfill.engine.pace import LocalLimiter
@@ -217,7 +218,9 @@ def _left_behind(
         if run.fingerprint != declaration.fingerprint():
             raise RefusedError(
                 f"the declaration of job {run.job} differs from the one that {run.id} began with",
-                remedy=f"`backfill resume {run.id} --accept-changes` goes on with the new one,"
+                remedy=f"`backfill cancel {run.id}` ends it; a new run has another {other}."
+                if (other := fixed_changes(run, declaration))
+                else f"`backfill resume {run.id} --accept-changes` goes on with the new one,"
                 f" `backfill cancel {run.id}` ends it.",
             )
         lifecycle.lift(desk.conn, desk.ledger, run.id, [PauseCause.USER, PauseCause.ERROR], by=by)

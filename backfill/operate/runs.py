@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from backfill.engine import control, lifecycle
+from backfill.engine.changed import fixed_changes, remedies
 from backfill.engine.preflight import preflight
 from backfill.errors import ProjectError, RefusedError
 from backfill.job import Options
@@ -165,13 +163,12 @@ def _accept(desk: Desk, run: Run, declaration: Declaration, *, by: str) -> None:
         RefusedError: the change is one that a run in its middle cannot follow.
         UsageError: the parameters of the run no longer fit.
     """
-    now = declaration.describe()
-    changed = [what for what, was, is_now in _fixed(run.declaration, now) if was != is_now]
-    if changed:
+    if other := fixed_changes(run, declaration):
+        back, new = remedies(run, declaration)
         raise RefusedError(
-            f"job {run.job} has another {' and another '.join(changed)} than when run {run.id}"
-            " began; its slices would mean other rows",
-            remedy=f"End it (backfill cancel {run.id}) and begin a new run.",
+            f"job {run.job} has another {other} than when run {run.id} began; its slices would"
+            " mean other rows",
+            remedy=f"{new[0].upper()}{new[1:]}, or {back}.",
         )
     declaration.complete_params(declaration.params_from_json(run.params))
     control.accept_changes(
@@ -179,19 +176,10 @@ def _accept(desk: Desk, run: Run, declaration: Declaration, *, by: str) -> None:
         desk.ledger,
         run.id,
         fingerprint=declaration.fingerprint(),
-        declaration=now,
+        declaration=declaration.describe(),
         version=declaration.version,
         by=by,
     )
-
-
-def _fixed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, object, object]]:
-    """What was resolved or claimed when the run was enqueued: name, then, now."""
-    return [
-        ("table", was["source"]["table"], now["source"]["table"]),
-        ("key", was["source"]["key"], now["source"]["key"]),
-        ("target", was["target"], now["target"]),
-    ]
 
 
 def _require_workers(project: Project, run: Run) -> None:

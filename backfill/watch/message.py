@@ -153,7 +153,7 @@ def compose(conn: Connection, ledger: Ledger, notice: Notice, *, database: str) 
         total_rows=run.total_rows,
         total_is_exact=run.total_is_exact,
         seconds=seconds,
-        next=_next(kind, cause, run),
+        next=_next(kind, cause, run, str(notice.detail.get("ends", ""))),
         headline=_headline(kind, cause, run, reason, seconds),
     )
 
@@ -202,7 +202,9 @@ def _state(kind: Kind, cause: str) -> str:
     }.get(kind, f"paused ({cause})")
 
 
-def _next(kind: Kind, cause: str, run: Run) -> str:
+def _next(kind: Kind, cause: str, run: Run, ends: str) -> str:
+    if cause == PauseCause.CHANGED_JOB and "backfill cancel" in ends:
+        return f"backfill cancel {run.id}"  # no run can follow that change (engine/changed.py)
     if cause == PauseCause.CHANGED_JOB:
         return f"backfill resume {run.id} --accept-changes"
     if kind is Kind.ERROR:

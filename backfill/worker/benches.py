@@ -16,6 +16,7 @@ import structlog
 from backfill.clock import SystemClock
 from backfill.engine import lifecycle
 from backfill.engine.bench import Bench
+from backfill.engine.changed import fixed_changes, remedies
 from backfill.errors import BackfillError, RefusedError, UnreachableError
 from backfill.events import Event
 from backfill.model import PauseCause
@@ -154,14 +155,14 @@ class Benches(threading.local):
                 reason=f"a worker cannot work on it: {error.message}",
                 ends=f"{error.remedy.rstrip('.') or 'mend it'}; then `backfill resume {run}`",
             ) from error
+        other = fixed_changes(record, declaration)
         raise _paused(
             desk,
             record,
             PauseCause.CHANGED_JOB,
             reason=f"the declaration of job {record.job} differs from the one that the run began"
-            " with",
-            ends=f"deploy the old one and `backfill resume {run}`, or"
-            f" `backfill resume {run} --accept-changes`",
+            f" with{f': it has another {other}' if other else ''}",
+            ends=", or ".join(remedies(record, declaration)),
         )
 
 

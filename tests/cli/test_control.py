@@ -163,6 +163,23 @@ def test_a_change_of_the_table_cannot_be_accepted(waiting: Shop) -> None:
     assert f"backfill cancel {run}" in done.stderr
 
 
+def test_a_pause_for_a_change_that_no_run_can_follow_says_to_cancel(celery_shop: Shop) -> None:
+    shop = celery_shop
+    shop.users(50)
+    shop("enqueue", "count_visits")
+    change_job(shop, 'source = Table("users")\n    transform = Sql(visits', (
+        'source = Table("customers")\n    transform = Sql(visits'
+    ))  # fmt: skip
+    shop.start("worker", "--pool", "solo", "--loglevel", "warning")
+    run = shop.latest("count_visits").id
+    until(lambda: causes(shop, run) == ["changed job"], "the pause for the change")
+    pause = pauses(shop.conn, shop.ledger, run)[0]
+    assert pause.reason.endswith("it has another table")
+    assert f"backfill cancel {run}" in pause.ends
+    assert "--accept-changes" not in pause.ends
+    assert shop("resume", "--accept-changes").code == 5
+
+
 # ------------------------------------------------------------------------------- cancel and retry
 
 

@@ -38,7 +38,8 @@ def test_watching_is_ended_by_any_signal_with_a_word(
     done = watching.end()
     assert done.code == CODES[number], done.told
     assert "the run is left alone; " in done.stderr
-    assert f"`backfill {command.split(maxsplit=1)[0]} {judged.latest('judge_age').id}" in done.stderr
+    name, run = command.partition(" ")[0], judged.latest("judge_age").id
+    assert f"`backfill {name} {run}" in done.stderr
 
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
