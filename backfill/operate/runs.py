@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from backfill.engine import control, lifecycle
 from backfill.engine.changed import fixed_changes, remedies
 from backfill.engine.preflight import preflight
@@ -104,21 +106,25 @@ def resume(project: Project, desk: Desk, run: Run, *, accept_changes: bool, by: 
         ProjectError, UsageError: its job cannot be loaded, its parameters no longer fit, or the
             project has no broker for a run that workers are to take over.
     """
+    _refuse_what_has_ended(run)
     causes = {pause.cause for pause in pauses(desk.conn, desk.ledger, run.id)}
-    _refuse_what_cannot_resume(desk, run, causes, accept_changes=accept_changes)
-    handed_over = run.executor == "local"
-    if handed_over:
-        _require_workers(project, run)
     lifted = [PauseCause.USER, PauseCause.ERROR]
-    lines: list[str] = []
+    changed: Declaration | None = None
     if accept_changes or PauseCause.CHANGED_JOB in causes:
         declaration = project.declaration(run.job)
-        if declaration.fingerprint() == run.fingerprint:
+        changed = None if declaration.fingerprint() == run.fingerprint else declaration
+        if changed is None or accept_changes:
             lifted.append(PauseCause.CHANGED_JOB)
-        elif accept_changes:
-            _accept(desk, run, declaration, by=by)
-            lifted.append(PauseCause.CHANGED_JOB)
-            lines.append(f"{run.id} has the declaration as it is now")
+    if not causes:
+        _refuse_what_nothing_pauses(desk, run, accepts=changed is not None)
+    # what stays paused stays its process's: nobody could take it back from the workers
+    handed_over = run.executor == "local" and _goes_on(causes, lifted)
+    if handed_over:
+        _require_workers(project, run)
+    lines: list[str] = []
+    if changed is not None and accept_changes:
+        _accept(desk, run, changed, by=by)
+        lines.append(f"{run.id} has the declaration as it is now")
     if handed_over:
         lifecycle.hand_over(desk.conn, desk.ledger, run.id, by=by)
         lines.append(f"{run.id} is the workers' now")
@@ -129,10 +135,13 @@ def resume(project: Project, desk: Desk, run: Run, *, accept_changes: bool, by: 
     return Told(lines=(*lines, f"{run.id} goes on")).then(go_on(project, desk, run.id, by=by))
 
 
-def _refuse_what_cannot_resume(
-    desk: Desk, run: Run, causes: set[str], *, accept_changes: bool
-) -> None:
-    """A run that has ended, or that nothing pauses; a local one whose process is gone may go on."""
+def _goes_on(causes: Collection[str], lifted: Collection[str]) -> bool:
+    """True when nothing is left that pauses it, or its hours alone, which come by themselves."""
+    left = set(causes) - set(lifted)
+    return not left or (left == {PauseCause.WINDOW} and left != set(causes))
+
+
+def _refuse_what_has_ended(run: Run) -> None:
     if run.run_state is RunState.FAILED:
         raise RefusedError(
             f"run {run.id} has failed", remedy=f"`backfill retry {run.id}` takes it up again."
@@ -142,9 +151,13 @@ def _refuse_what_cannot_resume(
             f"run {run.id} is {run.state}: there is nothing to resume",
             remedy=f"`backfill enqueue {run.job}` begins a new one.",
         )
-    if causes or accept_changes:
-        return
+
+
+def _refuse_what_nothing_pauses(desk: Desk, run: Run, *, accepts: bool) -> None:
+    """A local run whose process is gone may go on; another one only with a change to accept."""
     if run.executor != "local":
+        if accepts:
+            return
         raise RefusedError(
             f"run {run.id} is {run.state}: nothing pauses it",
             remedy=f"`backfill status {run.id}` says what limits it.",

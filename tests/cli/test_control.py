@@ -64,10 +64,31 @@ def test_resume_does_not_lift_quarantine_and_says_what_does(judged: Shop) -> Non
     assert judged.latest("judge_age").state == "paused"
 
 
-def test_resume_of_what_runs_is_refused(waiting: Shop) -> None:
-    done = waiting("resume")
+def test_a_local_run_that_stays_paused_stays_its_process_s(judged: Shop) -> None:
+    """What is refused has changed nothing: `backfill run` goes on with it."""
+    judged.environ["BACKFILL_REDIS_URL"] = "redis://127.0.0.1:1/0"
+    done = judged("resume", "judge_age")
+    assert (done.code, done.stdout) == (6, "")
+    assert judged.latest("judge_age").executor == "local"
+    assert judged("run", "judge_age").code == 6
+
+
+@pytest.mark.parametrize("flags", [[], ["--accept-changes"]], ids=["plain", "accept"])
+def test_resume_of_what_runs_is_refused(waiting: Shop, flags: list[str]) -> None:
+    before = len(events(waiting.conn, waiting.ledger, waiting.latest("count_visits").id))
+    done = waiting("resume", *flags)
     assert done.code == 5
     assert "nothing pauses it" in done.stderr
+    after = len(events(waiting.conn, waiting.ledger, waiting.latest("count_visits").id))
+    assert after == before
+
+
+def test_a_change_may_be_accepted_before_it_pauses_the_run(waiting: Shop) -> None:
+    change_job(waiting, '"visits + 1"', '"visits + 2"')
+    done = waiting("resume", "--accept-changes")
+    assert done.code == 0
+    assert "has the declaration as it is now" in done.stdout
+    assert waiting("resume", "--accept-changes").code == 5
 
 
 def test_resume_of_a_local_run_while_its_process_works_is_refused(celery_shop: Shop) -> None:
