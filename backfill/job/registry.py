@@ -46,10 +46,11 @@ class Registry:
         if (job_class := self.jobs.get(name)) is not None:
             return job_class
         if self.broken:
-            listed = "\n".join(f"  {module}: {error}" for module, error in self.broken.items())
+            listed = "; ".join(f"{module}: {error}" for module, error in self.broken.items())
             raise ProjectError(
-                f"there is no job {name} in the modules that can be imported",
-                remedy=f"It may stand in one that cannot:\n{listed}",
+                f"there is no job {name} in the modules that can be imported; it may stand in one"
+                f" that cannot: {listed}",
+                remedy="Mend it there, or correct the name.",
             )
         if not self.jobs:
             raise UsageError(

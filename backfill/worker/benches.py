@@ -152,8 +152,11 @@ class Benches(threading.local):
                 desk,
                 record,
                 PauseCause.ERROR,
-                reason=f"a worker cannot work on it: {error.message}",
-                ends=f"{error.remedy.rstrip('.') or 'mend it'}; then `backfill resume {run}`",
+                # in one line each: an error that shows a right form has several
+                reason=" ".join(f"a worker cannot work on it: {error.message}".split()),
+                ends=" ".join(
+                    f"{error.remedy.rstrip('.') or 'mend it'}; then `backfill resume {run}`".split()
+                ),
             ) from error
         other = fixed_changes(record, declaration)
         raise _paused(

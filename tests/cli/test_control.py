@@ -91,6 +91,20 @@ def test_a_change_may_be_accepted_before_it_pauses_the_run(waiting: Shop) -> Non
     assert waiting("resume", "--accept-changes").code == 5
 
 
+def test_a_pause_for_a_broken_module_has_its_reason_in_one_line(celery_shop: Shop) -> None:
+    shop = celery_shop
+    shop.users(50)
+    shop("enqueue", "count_visits")
+    (shop.folder / "jobs" / "shop.py").write_text("class CountVisits(:\n")
+    shop.start("worker", "--pool", "solo", "--loglevel", "warning")
+    run = shop.latest("count_visits").id
+    until(lambda: causes(shop, run) == ["error"], "the pause for the module")
+    pause = pauses(shop.conn, shop.ledger, run)[0]
+    assert "it may stand in one that cannot: jobs.shop: SyntaxError" in pause.reason
+    assert pause.ends == f"Mend it there, or correct the name; then `backfill resume {run}`"
+    assert "\n" not in pause.reason
+
+
 def test_resume_of_a_local_run_while_its_process_works_is_refused(celery_shop: Shop) -> None:
     celery_shop.users(3_000)
     command = celery_shop.start("run", "count_visits", "--rate", "1000/s")

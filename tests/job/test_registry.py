@@ -196,7 +196,7 @@ def test_a_job_that_may_be_in_a_broken_module_names_it(project: Path, package: s
     write(project, **{f"{package}__a": JOB.format(name="Fix"), f"{package}__b": "1 / 0"})
     with pytest.raises(ProjectError, match="there is no job lower_email") as refusal:
         load([package], project=project).find("lower_email")
-    assert f"{package}.b: ZeroDivisionError" in refusal.value.remedy
+    assert f"{package}.b: ZeroDivisionError" in refusal.value.message
 
 
 def test_a_project_without_jobs_says_how_to_make_one(project: Path) -> None:
