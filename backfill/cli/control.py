@@ -58,7 +58,7 @@ def retry(session: Session, run_text: str | None, database: str | None, yes: boo
     from backfill import operate
     from backfill.engine.enqueue import person
 
-    with session.run(run_text, database) as (desk, run):
+    with session.failed_run(run_text, database) as (desk, run):
         session.confirm_write(desk.database, yes=yes)
         return tell(operate.retry(session.project, desk, run, by=person()))
 

@@ -13,8 +13,9 @@ _LIVE = "the one run that is live"
 WITHOUT_RUN: Mapping[str, str] = {
     "status": "a list of all",
     "watch": "every run that is live",
+    "retry": "the one run that has failed and is the latest of its job",
     **dict.fromkeys(
-        ["events", "report", "pause", "resume", "cancel", "retry", "tune"]
+        ["events", "report", "pause", "resume", "cancel", "tune"]
         + [f"quarantine {what}" for what in ("list", "retry", "accept")],
         _LIVE,
     ),
@@ -69,7 +70,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "pause": ('backfill pause --reason "the export runs"',),
     "resume": ("backfill resume", "backfill resume fill_departure --accept-changes"),
     "cancel": ('backfill cancel fill_departure --reason "a wrong parameter"',),
-    "retry": ("backfill retry fill_departure",),
+    "retry": ("backfill retry", "backfill retry fill_departure"),
     "tune": (
         "backfill tune --rate 2000/s",
         "backfill tune fill_departure --rate none --concurrency 4 --duty 0.5",

@@ -88,6 +88,40 @@ class Session:
             yield found[0]
 
     @contextmanager
+    def failed_run(self, text: str | None, database: str | None) -> Iterator[tuple[Desk, Run]]:
+        """The same for what has failed: without a name, the only failed run that is its job's last.
+
+        Raises:
+            UsageError, BackfillError: as `run`.
+        """
+        from backfill.pg.ledger import failed_runs
+
+        if text is not None:
+            with self.run(text, database) as found:
+                yield found
+            return
+        with ExitStack() as stack:
+            desks, failure = self._desks(stack, database)
+            if failure is not None:
+                raise failure
+            failed = [(desk, run) for desk in desks for run in failed_runs(desk.conn, desk.ledger)]
+            live, _ = _matches(desks, None)
+            if not failed and len(live) == 1:
+                failed = live  # it is refused, which says what to do with it
+            if not failed:
+                raise UsageError(
+                    "no job's latest run has failed: there is nothing to retry",
+                    remedy="`backfill status` lists the runs; give one's id.",
+                )
+            if len(failed) > 1:
+                listed = ", ".join(f"{run.id} (database {desk.database})" for desk, run in failed)
+                raise UsageError(
+                    f"{len(failed)} runs have failed: {listed}",
+                    remedy="Say which one you mean.",
+                )
+            yield failed[0]
+
+    @contextmanager
     def live_runs(self, database: str | None) -> Iterator[list[tuple[Desk, list[Run]]]]:
         """The live runs of each database, with its desk, closed at the end.
 

@@ -190,6 +190,18 @@ def list_runs(conn: Connection, ledger: Ledger, *, limit: int = 50) -> list[Run]
         ).fetchall()
 
 
+def failed_runs(conn: Connection, ledger: Ledger) -> list[Run]:
+    """Those that have failed and are the newest of their job, the newest first."""
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(
+            ledger.q(
+                "SELECT * FROM (SELECT DISTINCT ON (job)"
+                f" {_RUN} FROM {{s}}.run ORDER BY job, created_at DESC) AS newest"
+                " WHERE state = 'failed' ORDER BY created_at DESC"
+            )
+        ).fetchall()
+
+
 def live_runs(conn: Connection, ledger: Ledger, *, lock: bool = False) -> list[Run]:
     """Every live run, oldest first; with `lock`, held as by `get_run`, in their ids' order."""
     text: LiteralString = f"SELECT {_RUN} FROM {{s}}.run WHERE state = ANY(%s) ORDER BY "

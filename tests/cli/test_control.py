@@ -244,6 +244,28 @@ def test_a_failed_run_is_taken_up_again_where_it_stopped(shop: Shop) -> None:
     assert shop.number("SELECT count(*) FROM users WHERE email_lower IS NULL") == 0
 
 
+def test_retry_without_a_name_takes_the_one_run_that_has_failed(shop: Shop) -> None:
+    shop.users(20)
+    none = shop("retry")
+    assert (none.code, none.stdout) == (2, "")
+    assert "no job's latest run has failed" in none.stderr
+    for job in ("lower_email", "lower_email", "judge_age"):
+        shop("run", job)
+    shop.conn.execute("ALTER TABLE backfill.run DISABLE TRIGGER ALL")
+    fail = "UPDATE backfill.run SET state = 'failed', failure = 'x' WHERE job = %s"
+    old = shop.latest("lower_email").id
+    shop.conn.execute(fail, ["judge_age"])
+    shop.conn.execute(f"{fail} AND id <> %s", ["lower_email", old])  # it is not the latest
+    done = shop("retry")
+    assert done.code == 0, done.told
+    assert f"{shop.latest('judge_age').id} is taken up again" in done.stdout
+    for job in ("lower_email", "judge_age"):
+        shop.conn.execute(fail, [job])
+    several = shop("retry")
+    assert several.code == 2
+    assert all(shop.latest(job).id in several.stderr for job in ("lower_email", "judge_age"))
+
+
 def test_retry_of_what_has_not_failed_is_refused(waiting: Shop) -> None:
     waiting("pause")
     done = waiting("retry")

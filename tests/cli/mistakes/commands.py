@@ -217,8 +217,9 @@ RUNS: list[Mistake] = [
     *(
         mistake(f"{name}", 2, "no run is live", "`backfill status`", **QUIET)
         for name in OF_RUNS
-        if name != "status"
+        if name not in {"status", "retry"}
     ),
+    mistake("retry", 2, "no job's latest run has failed", "`backfill status`", **QUIET),
     *(mistake(["status", word], 2, "there is no run") for word in HOSTILE),
     mistake("cancel e", 2, "'e'"),
     mistake("pause lower_email", 5, "cancelled"),
