@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -27,12 +29,15 @@ def init(session: Session) -> None:
 
     folder = (session.folder or current_folder()).absolute()
     has_settings = folder.is_dir() and read_settings(folder) is not None
+    texts = {
+        SETTINGS_FILE: _template("backfill.toml"),
+        "jobs/__init__.py": _template("jobs_init.py.txt"),
+        ".env.example": _template("env.example"),
+    }
     if has_settings and not (folder / SETTINGS_FILE).exists():
         click.echo(f"kept     [tool.backfill] in {PYPROJECT}: the settings are there")
-    else:
-        _write(folder, SETTINGS_FILE, _template("backfill.toml"))
-    _write(folder, "jobs/__init__.py", _template("jobs_init.py.txt"))
-    _write(folder, ".env.example", _template("env.example"))
+        del texts[SETTINGS_FILE]
+    _write(folder, texts)
     click.echo(
         "\nNext:\n"
         "  1. copy .env.example to .env, write your URLs there, and keep .env out of git\n"
@@ -74,7 +79,7 @@ def new(session: Session, name: str) -> None:
         class_name="".join(word.capitalize() for word in name.split("_")),
         package=package,
     )
-    _write(root, f"{package.replace('.', '/')}/{name}.py", text)
+    _write(root, {f"{package.replace('.', '/')}/{name}.py": text})
     click.echo(
         "\nNext:\n"
         "  1. change its table, columns and transform to yours\n"
@@ -104,24 +109,48 @@ def _template(name: str) -> str:
     return (resources.files("backfill.cli") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _write(root: Path, name: str, text: str) -> None:
-    """Write a new file and say so; one that is there stays as it is.
+def _write(root: Path, texts: Mapping[str, str]) -> None:
+    """Write new files and say so; those that are there stay as they are.
+
+    Raises:
+        ProjectError: one cannot be written; then none is.
+    """
+    with ExitStack() as undo:
+        written = {name: _write_new(root / name, text, undo) for name, text in texts.items()}
+        undo.pop_all()
+    for name, is_new in written.items():
+        if is_new:
+            say_done(f"created  {name}")
+        else:
+            click.echo(f"kept     {name} (it was there)")
+
+
+def _write_new(path: Path, text: str, undo: ExitStack) -> bool:
+    """Write a file; False where it is there. `undo` takes it away again, with its new folders.
 
     Raises:
         ProjectError: it cannot be written.
     """
-    path = root / name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed([one for one in path.parents if not one.exists()]):
+            folder.mkdir()
+            undo.callback(_take_away, folder.rmdir)
         with path.open("x", encoding="utf-8") as file:
+            undo.callback(_take_away, path.unlink)
             file.write(text)
     except FileExistsError:
         if not path.is_file():
             raise ProjectError(
                 f"{path} cannot be written: a folder or file is in the way"
             ) from None
-        click.echo(f"kept     {name} (it was there)")
+        return False
+    except NotADirectoryError:
+        raise ProjectError(f"{path} cannot be written: a folder or file is in the way") from None
     except OSError as error:
         raise ProjectError(f"{path} cannot be written: {error.strerror}") from error
-    else:
-        say_done(f"created  {name}")
+    return True
+
+
+def _take_away(remove: Callable[[], None]) -> None:
+    with suppress(OSError):  # what was in the way is what is told
+        remove()

@@ -67,6 +67,18 @@ def test_init_where_a_file_is_in_the_way_says_so(invoke: Invoke, tmp_path: Path)
     assert done.exit_code == 3
     assert "jobs" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs"]  # and nothing was made
+
+
+def test_init_that_fails_takes_away_the_folders_that_it_made(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    (tmp_path / "shop/.env.example").mkdir(parents=True)
+    done = invoke("--project", "shop", "init")
+    assert done.exit_code == 3
+    assert ".env.example cannot be written: a folder or file is in the way" in done.stderr
+    assert [path.name for path in (tmp_path / "shop").iterdir()] == [".env.example"]
 
 
 def test_no_file_of_init_holds_a_password(invoke: Invoke, tmp_path: Path) -> None:
