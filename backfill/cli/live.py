@@ -17,7 +17,7 @@ from backfill.cli.scene import View
 from backfill.cli.show import state
 from backfill.errors import ExitCode, UnreachableError, WaitTimeoutError
 from backfill.model import PauseCause, RunState
-from backfill.watch.words import counts_sum, duration
+from backfill.watch.words import counts_sum, duration, limit_reached
 
 if TYPE_CHECKING:
     from backfill.cli.charts import Marks
@@ -189,8 +189,9 @@ def end_told(progress: Progress) -> str:
     )
     took = "" if seconds is None else f" after {duration(seconds)}"
     told = [f"{run.id} {state(progress)}{took}: {counts_sum(progress.counts)}"]
-    if run.run_state is RunState.SUCCEEDED and progress.counts.reach(run.row_limit):
-        told.append(f"it took the {run.row_limit:,} rows of its limit; there may be more")
+    most = run.row_limit
+    if run.run_state is RunState.SUCCEEDED and most is not None and progress.counts.reach(most):
+        told.append(limit_reached(most))
     told += [
         f"{pause.cause}: {plain(pause.reason)}\nends: {plain(pause.ends)}"
         for pause in progress.pauses

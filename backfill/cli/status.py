@@ -158,8 +158,9 @@ def _quarantine(desk: Desk, progress: Progress) -> str:
     if not progress.counts.quarantined:
         return ""
     waiting = open_quarantine(desk.conn, desk.ledger, progress.run.id)
+    rows = "1 row" if waiting == 1 else f"{waiting:,} rows"
     return (
-        f"{waiting:,} rows waiting, {max(0, progress.counts.quarantined - waiting):,} accepted:"
+        f"{rows} waiting, {max(0, progress.counts.quarantined - waiting):,} accepted:"
         f" `backfill quarantine list {progress.run.id}`"
     )
 

@@ -169,7 +169,8 @@ def _finish(conn: Connection, ledger: Ledger, run: Run, *, by: str, may_succeed:
         )
         return
     if waiting := open_quarantine(conn, ledger, run.id):
-        reason = f"{waiting} rows are in quarantine; everything else is done"
+        rows = "1 row is" if waiting == 1 else f"{waiting} rows are"
+        reason = f"{rows} in quarantine; everything else is done"
         ends = (
             f"`backfill quarantine list {run.id}`, then `backfill quarantine retry {run.id}`"
             f" (when mended) or `backfill quarantine accept {run.id}`"

@@ -37,7 +37,8 @@ def pause_over_budget(bench: Bench) -> bool:
         bench.ledger,
         bench.run.id,
         PauseCause.QUARANTINE,
-        reason=f"{waiting} of {counts.paged} rows paged are in quarantine; at most {rows}, and"
+        reason=f"{waiting} of {counts.paged} rows paged"
+        f" {'is' if waiting == 1 else 'are'} in quarantine; at most {rows}, and"
         f" {share:.1%} of the rows, may be",
         ends=f"`backfill quarantine list {bench.run.id}`, then `quarantine retry` or"
         " `quarantine accept`",

@@ -22,7 +22,7 @@ from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger, Run, get_run, totals
 from backfill.pg.notices import Notice
 from backfill.settings_notify import Kind
-from backfill.watch.words import bounds_flags, counts_sum, duration, label
+from backfill.watch.words import bounds_flags, counts_sum, duration, label, limit_reached
 
 #: The event, and the cause of a pause, that each kind of message tells of.
 EVENTS: Mapping[tuple[str, str], Kind] = {
@@ -134,7 +134,7 @@ def compose(conn: Connection, ledger: Ledger, notice: Notice, *, database: str) 
         raise UsageError(f"nobody is told of {notice.name} by this version")
     reason = _clean(notice.detail.get("reason", ""))
     if kind is Kind.SUCCEEDED and "limit" in notice.detail:
-        reason = f"it took the {notice.detail['limit']:,} rows of its limit; there may be more"
+        reason = limit_reached(notice.detail["limit"])
     seconds = (notice.at - run.started_at).total_seconds() if run.started_at else None
     return Message(
         id=f"{ledger.id}:{notice.id}",

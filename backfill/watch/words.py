@@ -42,6 +42,12 @@ def counts_sum(counts: Counts) -> str:
     return f"{counts.paged:,} paged = {' + '.join(outcomes) or '0'}"
 
 
+def limit_reached(rows: int) -> str:
+    """What is said of a run that has succeeded, and took as many rows as its limit says."""
+    taken = "1 row" if rows == 1 else f"{rows:,} rows"
+    return f"it took the {taken} of its limit; there may be more"
+
+
 def bounds(run: Run) -> str:
     """`from 100, up to 200 (not included), at most 1,000 rows`; empty: all that match.
 

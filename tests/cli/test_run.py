@@ -57,6 +57,15 @@ def test_rows_in_quarantine_give_exit_code_6_and_say_what_to_type(shop: Shop) ->
     assert shop.number("SELECT count(*) FROM users WHERE adult") == 198
 
 
+def test_one_row_is_told_of_as_one(shop: Shop) -> None:
+    shop.users(100, bad=[7])
+    done = shop("run", "judge_age")
+    assert "quarantine: 1 row is in quarantine; everything else is done" in done.stdout
+    assert "1 row waiting, 0 accepted" in shop("status", "judge_age").stdout
+    limited = shop("run", "lower_email", "--limit", "1")
+    assert "it took the 1 row of its limit; there may be more" in limited.stdout
+
+
 def test_an_error_that_is_no_rows_fault_gives_exit_code_5_and_its_end(shop: Shop) -> None:
     shop.users(200)
     done = shop("run", "tells")
