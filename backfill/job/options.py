@@ -193,6 +193,9 @@ class Options:
         for name, text in texts.items():
             if (parse := _PARSERS.get(name)) is None:
                 raise UsageError(f"there is no option {name}", remedy=did_you_mean(name, _PARSERS))
+            if parse is _text_or_none and not text.strip():
+                # `--rate "$RATE"` of a shell in which RATE is not set lifts no limit
+                raise UsageError(f"{name} is empty", remedy="Write none to lift it.")
             changed[name] = parse(text.strip())
         try:
             return replace(self, **changed)
@@ -216,7 +219,7 @@ def _float_or_text(text: str) -> float | str:
 
 
 def _text_or_none(text: str) -> str | None:
-    return None if text.lower() in {"none", ""} else text
+    return None if text.lower() == "none" else text
 
 
 _PARSERS: dict[str, Callable[[str], object]] = {

@@ -132,6 +132,13 @@ def test_options_that_are_not_named_stay_as_they_are() -> None:
     assert options.replace_from_text({"rate": "none"}) == Options(concurrency=4)
 
 
+@pytest.mark.parametrize("name", ["lock", "rate", "window", "start_at", "until"])
+def test_an_empty_text_lifts_nothing(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is empty") as refusal:
+        Options().replace_from_text({name: " "})
+    assert refusal.value.remedy == "Write none to lift it."
+
+
 def test_a_misspelt_option_on_the_command_line_is_told_the_right_one() -> None:
     with pytest.raises(UsageError, match="there is no option batchrows") as refusal:
         Options().replace_from_text({"batchrows": "5"})

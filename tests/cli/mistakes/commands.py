@@ -153,6 +153,16 @@ JOBS: list[Mistake] = [
     mistake(f"run lower_email --rate {'9' * 400}/s", 2, "finite"),
     *(mistake(["run", "lower_email", "--rate", word], 2, "rate") for word in HOSTILE),
     mistake("run lower_email --rate 9/s --set rate=8/s", 2, "rate is given twice"),
+    *(
+        mistake(f"{command} --set {name}=", 2, f"{name} is empty", "none")
+        for command in ("run lower_email", "enqueue lower_email")
+        for name in ("lock", "rate", "window", "start_at", "until")
+    ),
+    *(
+        mistake(["tune", "count_visits", f"--{name}", text], 2, "is empty", "none")
+        for name in ("rate", "window", "start-at", "until")
+        for text in ("", " ")
+    ),
     mistake("run lower_email --window 25:00-26:00", 2, "25:00"),
     mistake(["run", "lower_email", "--window", "01:00-02:00 Mars/Base"], 2, "Mars/Base"),
     mistake(["run", "lower_email", "--window", "01:00-02:00 Europe/Berlim"], 2, "Europe/Berlin"),
