@@ -61,7 +61,11 @@ class UrlVariable:
         scheme = _REDIS_SCHEME.match(raw)
         if scheme is None:
             raise self._no_url("that starts with redis://, rediss:// or unix://", _REDIS_EXAMPLE)
-        if scheme[1].lower() != "unix":
+        if scheme[1].lower() == "unix":
+            # two slashes would make a host of the first folder, which no client looks at
+            if not raw[scheme.end() :].rpartition("@")[2].startswith("/"):
+                raise self._no_url("with a socket's whole path", "unix:///run/redis.sock?db=0")
+        else:
             self._check_ports(raw, _REDIS_EXAMPLE)
             # one client would take database 0 for it, another raise an error of its own
             path = re.split(r"[?#]", raw[scheme.end() :].partition("/")[2], maxsplit=1)[0]

@@ -19,6 +19,7 @@ from celery import Celery
 from backfill.errors import ProjectError, RefusedError
 from backfill.job.registry import find_object
 from backfill.project import Project
+from backfill.redis_url import broker_url
 from backfill.watch import logs
 from backfill.worker.installed import acting_for, installed
 from backfill.worker.speaking import speak_as_we_do
@@ -93,7 +94,7 @@ def make_app(project: Project) -> Celery:
         ProjectError: the project names no Redis.
     """
     settings = project.settings
-    app = Celery("backfill", broker=settings.require_redis_url())
+    app = Celery("backfill", broker=broker_url(settings.require_redis_url()))
     app.conf.update(
         task_default_queue=settings.queue,
         task_serializer="json",

@@ -75,18 +75,19 @@ def login(conn: psycopg.Connection, db_url: str) -> Iterator[str]:
 
 
 @contextmanager
-def with_users(folder: Path) -> Iterator[LocalRedis]:
+def with_users(folder: Path, **settings: str) -> Iterator[LocalRedis]:
     """A Redis with a user `worker` that has a password, and one that needs none.
 
     Args:
         folder: for the list of its users.
+        settings: more of its configuration.
     """
     users = folder / "users.acl"
     rights = "~* &* +@all"
     users.write_text(
         f"user default on nopass {rights}\nuser worker on >{REDIS_PASSWORD} {rights}\n"
     )
-    with LocalRedis(settings={"aclfile": str(users)}) as server:
+    with LocalRedis(settings={"aclfile": str(users), **settings}) as server:
         yield server
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.transport.redis import Channel
+from redis import Redis
 
 from backfill.errors import ProjectError
+from backfill.redis_url import broker_url
 from backfill.settings import DatabaseSettings, Settings, load
 from backfill.url import UrlVariable, safe_url
 from tests.settings.conftest import URL, Project, refused
@@ -130,3 +138,42 @@ def test_any_text_is_a_url_of_redis_or_a_project_error(text: str) -> None:
     except ProjectError:
         url = None
     assert url is None or url == text
+
+
+@pytest.mark.parametrize("rest", ["run/redis.sock", "", "ann:s3cret@run/redis.sock", "?db=1"])
+def test_a_socket_is_named_by_its_whole_path(rest: str) -> None:
+    with pytest.raises(ProjectError, match="with a socket's whole path") as caught:
+        _ = Settings(raw_redis_url=f"unix://{rest}").redis_url
+    assert "unix:///run/redis.sock" in caught.value.remedy
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("redis://r:6379/3", "redis://r:6379/3"),
+        ("redis://ann:s3%40t@[::1]/1?db=4&socket_timeout=5", "redis://ann:s3%40t@[::1]/4"),
+        ("redis://r?username=ann&password=s%40c", "redis://ann:s%40c@r"),
+        ("redis://:a;b@r/0", "redis://:a%3Bb@r/0"),
+        (
+            "rediss://r/0?client_name=me&ssl_ca_certs=/a%20b&ssl_cert_reqs=required",
+            "rediss://r/0?ssl_ca_certs=%2Fa+b&ssl_cert_reqs=required",
+        ),
+        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
+        (
+            "unix://ann:s3%40t@/run/a%20b;c?db=2",
+            "redis+socket://ann:s3%40t@/run/a%20b%3Bc?virtual_host=2",
+        ),
+        ("unix:///r.sock?password=s%3At", "redis+socket://:s%3At@/r.sock?virtual_host=0"),
+    ],
+)
+def test_celery_comes_to_the_same_redis(url: str, broker: str) -> None:
+    assert broker_url(url) == broker
+    ours = Redis.from_url(url).connection_pool.connection_kwargs
+    with Celery(broker=broker).connection_for_write() as connection:
+        channel = Channel.__new__(Channel)  # making one connects
+        channel.connection = SimpleNamespace(client=connection, default_port=6379)
+        parameters: Callable[[], dict[str, Any]] = channel._connparams
+        theirs = parameters()
+    for name, default in {"db": 0, "username": None, "password": None, "path": None}.items():
+        assert theirs.get(name, default) == ours.get(name, default)
