@@ -11,9 +11,12 @@ import re
 from dataclasses import dataclass, field
 
 from backfill.errors import ProjectError
+from backfill.redis_url import wrong_parameter
 
 _POSTGRES_EXAMPLE = "postgresql://user@host:5432/database"
 _REDIS_EXAMPLE = "redis://host:6379/0"
+_SOCKET_EXAMPLE = "unix:///run/redis.sock?db=0"
+_PERCENT_SIGNS = " In a password, write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25."
 _HTTP_EXAMPLE = "http://host:9090"
 _POSTGRES_SCHEME = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
 _REDIS_SCHEME = re.compile(r"(redis|rediss|unix)://", re.IGNORECASE)
@@ -61,17 +64,28 @@ class UrlVariable:
         scheme = _REDIS_SCHEME.match(raw)
         if scheme is None:
             raise self._no_url("that starts with redis://, rediss:// or unix://", _REDIS_EXAMPLE)
-        if scheme[1].lower() == "unix":
+        kind, rest = scheme[1].lower(), raw[scheme.end() :]
+        place, query = re.split(r"(?=[?#])", f"{rest}?", maxsplit=1)
+        authority, slash, path = place.partition("/")
+        if kind == "unix":
             # two slashes would make a host of the first folder, which no client looks at
-            if not raw[scheme.end() :].rpartition("@")[2].startswith("/"):
-                raise self._no_url("with a socket's whole path", "unix:///run/redis.sock?db=0")
+            if not slash or (authority and not authority.endswith("@")):
+                raise self._no_url("with a socket's whole path", _SOCKET_EXAMPLE, _PERCENT_SIGNS)
         else:
             self._check_ports(raw, _REDIS_EXAMPLE)
             # one client would take database 0 for it, another raise an error of its own
-            path = re.split(r"[?#]", raw[scheme.end() :].partition("/")[2], maxsplit=1)[0]
             if re.fullmatch(r"[0-9]*", path, re.ASCII) is None:
                 raise self._no_url("whose database is a number", _REDIS_EXAMPLE)
-        return _checking(raw) if scheme[1].lower() == "rediss" else raw
+        if "@" in query:  # what looks like a parameter may be a part of the password
+            raise self._no_url("whose parts can be told apart", _REDIS_EXAMPLE, _PERCENT_SIGNS)
+        url = f"{kind}://{rest}"
+        if (wrong := wrong_parameter(url)) is not None:
+            raise ProjectError(
+                f"the URL in the environment variable {self.name} {wrong[0]}"
+                f" (named in {self.named_in})",
+                remedy=wrong[1],
+            )
+        return _checking(url) if kind == "rediss" else url
 
     def http(self) -> str:
         """The URL of a web server.
@@ -101,7 +115,7 @@ class UrlVariable:
                 raise self._no_url(
                     "whose port is a number from 1 to 65535",
                     example,
-                    " In a password, write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25.",
+                    _PERCENT_SIGNS,
                 )
 
     def _no_url(self, which: str, example: str, more: str = "") -> ProjectError:

@@ -37,7 +37,8 @@ def app_of(project: Project) -> Celery:
     """The application of a project: its own, else the one of this process, else ours.
 
     Raises:
-        ProjectError: its own cannot be imported, or the project names no Redis.
+        ProjectError: its own cannot be imported, or has a broker that Celery does not know; or the
+            project names no Redis.
         RefusedError: its own runs tasks at once instead of sending them, or has not our queue.
     """
     named, made = project.settings.celery_app, installed()
@@ -52,6 +53,7 @@ def app_of(project: Project) -> Celery:
             "the Celery application has task_always_eager, so it sends no messages to workers",
             remedy="In tests, work on a run with `backfill.run` or `backfill.testing`.",
         )
+    _check_broker(app)
     queue = project.settings.queue
     try:
         app.amqp.queues[queue]
@@ -61,6 +63,26 @@ def app_of(project: Project) -> Celery:
             remedy=f'Add Queue("{queue}") to its task_queues, or allow task_create_missing_queues.',
         ) from error
     return app
+
+
+def _check_broker(app: Celery) -> None:
+    """See that Celery has a client for the broker's URL; connects to nothing.
+
+    Raises:
+        ProjectError: it has none.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            _ = connection.connection_errors  # finds the client
+    except (ImportError, LookupError, AttributeError, TypeError, ValueError) as error:
+        # a parser's own words quote the URL
+        why = error.args[0] if isinstance(error, ImportError | LookupError) and error.args else ""
+        raise ProjectError(
+            "the Celery application's broker cannot be used:"
+            f" {type(error).__name__}{f': {why}' if why else ''}",
+            remedy="Correct its broker_url; for the socket of a Redis write"
+            " redis+socket:///run/redis.sock.",
+        ) from error
 
 
 def checks_certificates(app: Celery) -> bool:

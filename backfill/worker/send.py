@@ -34,6 +34,7 @@ def send_slot(
 
     The note comes first: if we die between, the reconciler sends it a little later.
     """
+    lost = _lost(app)  # not in the except clause: what it raises there hides what was raised
     conn.execute(
         ledger.q(
             "INSERT INTO {s}.slot (run, slot, sent_at) VALUES (%s, %s, clock_timestamp())"
@@ -52,7 +53,7 @@ def send_slot(
             retry=False,
             ignore_result=True,
         )
-    except _lost(app) as error:
+    except lost as error:
         log.warning(Event.MESSAGE_UNSENT, run=run.id, slot=slot, error=type(error).__name__)
         return False
     return True

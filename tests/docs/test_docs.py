@@ -29,6 +29,7 @@ from backfill.errors import ExitCode
 from backfill.events import Event
 from backfill.job.anatomy import ARGUMENTS, TRANSFORMS, is_abstract
 from backfill.model import TRANSITIONS, Counts, PauseCause, RunState, SignalState
+from backfill.redis_url import PARAMETERS
 from backfill.settings import EngineSettings, Settings
 from tests.docs.pages import (
     PAGES,
@@ -222,6 +223,8 @@ def test_the_settings_of_databases_and_redis_are_documented_with_their_defaults(
     }
     redis = {name: literal(default) for name, default, _ in table(text["[redis]"], "setting")}
     assert redis == {"url_env": Settings().redis_url_env}
+    told = set(re.findall(r"`(\w+)`", text["[redis]"].partition("have these parameters")[2]))
+    assert told == {name for known in PARAMETERS.values() for name in known}
 
 
 def test_every_exit_code_is_documented() -> None:

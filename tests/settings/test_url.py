@@ -14,7 +14,7 @@ from kombu.transport.redis import Channel
 from redis import Redis
 
 from backfill.errors import ProjectError
-from backfill.redis_url import broker_url
+from backfill.redis_url import PARAMETERS, broker_url
 from backfill.settings import DatabaseSettings, Settings, load
 from backfill.url import UrlVariable, safe_url
 from tests.settings.conftest import URL, Project, refused
@@ -120,8 +120,8 @@ def test_a_right_url_is_taken_with_each_port(host: str, port: int | None, rest: 
     ("given_", "used"),
     [
         ("rediss://r:6380/0", "rediss://r:6380/0?ssl_cert_reqs=required"),
-        ("REDISS://r", "REDISS://r?ssl_cert_reqs=required"),
-        ("rediss://r/0?a=b#c", "rediss://r/0?a=b&ssl_cert_reqs=required#c"),
+        ("REDISS://r", "rediss://r?ssl_cert_reqs=required"),
+        ("rediss://r/0?db=1#c", "rediss://r/0?db=1&ssl_cert_reqs=required#c"),
         ("rediss://r/0?ssl_cert_reqs=none", "rediss://r/0?ssl_cert_reqs=none"),
         ("redis://r/0", "redis://r/0"),
     ],
@@ -146,6 +146,53 @@ def test_a_socket_is_named_by_its_whole_path(rest: str) -> None:
         _ = Settings(raw_redis_url=f"unix://{rest}").redis_url
     assert "unix:///run/redis.sock" in caught.value.remedy
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told", "remedy"),
+    [
+        ("redis://r/0?nonsense=s3cret", "parameter nonsense", "Take it out"),
+        ("redis://r/0?socket_timout=5", "parameter socket_timout", "mean socket_timeout?"),
+        ("redis://r/0?ssl_cert_reqs=none", "redis:// takes none", "Take it out"),
+        ("unix:///r.sock?socket_keepalive=1", "unix:// takes none", "Take it out"),
+        *(
+            (f"redis://r/0?db=1&{name}={value}", f"parameter {name} with a value", f"{name} is ")
+            for name, value in [
+                *(("db", text) for text in ("", "x", "-1")),
+                *(("socket_timeout", text) for text in ("s3cret", "0", "0.0", ".", "-1", "nan")),
+                *(("max_connections", text) for text in ("0", "s3cret", "1.5")),
+                *(("client_name", "a%20b"), ("protocol", "7"), ("encoding", "latin-1")),
+                *(("socket_keepalive", "perhaps"), ("health_check_interval", "1.5")),
+            ]
+        ),
+        ("rediss://r/0?ssl_cert_reqs=s3cret", "parameter ssl_cert_reqs", "optional or required"),
+        ("redis://:12?s3cret@r/0", "whose parts can be told apart", "? as %3F"),
+        ("unix://:12/s3cret@/r.sock", "socket's whole path", "/ as %2F"),
+    ],
+)
+def test_a_parameter_that_no_client_can_use_is_refused(url: str, told: str, remedy: str) -> None:
+    with pytest.raises(ProjectError, match="BACKFILL_REDIS_URL") as caught:
+        _ = Settings(raw_redis_url=url).redis_url
+    assert told in caught.value.message
+    assert remedy in caught.value.remedy
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", PARAMETERS)
+def test_redis_py_takes_each_parameter_that_is_let_through(scheme: str) -> None:
+    values = {"true or false": "true", "utf-8": "utf-8", "none, optional or required": "none"}
+    for name, form in PARAMETERS[scheme].items():
+        url = Settings(
+            raw_redis_url=f"{scheme}:///?{name}={values.get(form.takes, '2')}"
+        ).require_redis_url()
+        with Redis.from_url(url) as client:
+            client.connection_pool.make_connection()
+
+
+@pytest.mark.parametrize("value", ["1", "10", "0.5", "5.", ".5", "007"])
+def test_seconds_are_taken_in_each_form(value: str) -> None:
+    url = f"redis://r/0?socket_timeout={value}"
+    assert Settings(raw_redis_url=url).redis_url == url
 
 
 @pytest.mark.parametrize(

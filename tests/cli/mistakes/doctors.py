@@ -74,6 +74,7 @@ FOUND: list[Mistake] = [
             (f"http://:{PASSWORD}@h", "redis://"),
             (f"redis://:{PASSWORD}@h:port/0", "port"),
             (f"redis://:{PASSWORD}@h/zero", "number"),
+            (f"redis://:{PASSWORD}@h/0?nonsense=1", "parameter nonsense"),
             (f"redis://:{PASSWORD}@127.0.0.1:1/0", "does not answer"),
             (f"redis://:{PASSWORD}@no-such-host.invalid/0", "does not answer"),
             (Place.WRONG_REDIS, "refuses the login"),

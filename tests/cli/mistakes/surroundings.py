@@ -185,6 +185,31 @@ VARIABLES: list[Mistake] = [
     ),
 ]
 
+VARIABLES += [
+    mistake(
+        name, 3, "BACKFILL_REDIS_URL", *told, BACKFILL_REDIS_URL=f"redis://:{PASSWORD}@h/0?{query}"
+    )
+    for name in ("enqueue lower_email", "worker", "flower", "status")
+    for query, told in (
+        ("nonsense=1", ("parameter nonsense", "Take it out")),
+        ("socket_timeout=abc", ("parameter socket_timeout", "seconds above 0")),
+    )
+]
+
+VARIABLES += [
+    with_files(
+        mistake(
+            name,
+            3,
+            "broker cannot be used: KeyError: No such transport: unix",
+            "redis+socket:///run/redis.sock",
+            settings=f'{SETTINGS}celery_app = "shop_app:app"\n',
+        ),
+        shop_app="from celery import Celery\napp = Celery('shop', broker='unix:///r.sock')\n",
+    )
+    for name in ("enqueue lower_email", "worker")
+]
+
 SERVICES: list[Mistake] = [
     *(
         mistake(name, 4, "127.0.0.1:1/shop", "Check that the server runs", **AWAY)
