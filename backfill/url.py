@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from backfill.errors import ProjectError
 from backfill.redis_url import wrong_parameter
@@ -52,7 +53,19 @@ class UrlVariable:
         if scheme is None:
             raise self._no_url("that starts with postgresql://", _POSTGRES_EXAMPLE)
         self._check_ports(raw, _POSTGRES_EXAMPLE)
-        return f"postgresql://{raw[scheme.end() :]}"
+        rest = raw[scheme.end() :]
+        place, *path = re.split(r"[/?#]", rest, maxsplit=1)
+        slashed = rest[len(place) :].startswith("/")
+        # libpq takes the first @ for the end of the password, and quotes what follows as a host
+        if place.count("@") > 1 or (slashed and "@" in re.split(r"[?#]", path[0])[0]):
+            raise self._no_url("whose parts can be told apart", _POSTGRES_EXAMPLE, _PERCENT_SIGNS)
+        if not _is_readable(raw):
+            raise self._no_url(
+                "in which each % and its two digits stand for UTF-8",
+                _POSTGRES_EXAMPLE,
+                _PERCENT_SIGNS,
+            )
+        return f"postgresql://{rest}"
 
     def redis(self) -> str:
         """The URL of a Redis; with TLS one that asks for the certificate to be checked.
@@ -76,7 +89,9 @@ class UrlVariable:
             # one client would take database 0 for it, another raise an error of its own
             if re.fullmatch(r"[0-9]*", path, re.ASCII) is None:
                 raise self._no_url("whose database is a number", _REDIS_EXAMPLE)
-        if "@" in query:  # what looks like a parameter may be a part of the password
+        if "@" in query or not _is_splittable(
+            raw
+        ):  # what looks like a parameter may be a part of the password
             raise self._no_url("whose parts can be told apart", _REDIS_EXAMPLE, _PERCENT_SIGNS)
         url = f"{kind}://{rest}"
         if (wrong := wrong_parameter(url)) is not None:
@@ -109,7 +124,14 @@ class UrlVariable:
 
     def _check_ports(self, raw: str, example: str) -> None:
         authority = re.split(r"[/?#]", raw.partition("://")[2], maxsplit=1)[0]
-        for host in authority.rpartition("@")[2].split(","):
+        _, at, hosts = authority.rpartition("@")
+        for host in hosts.split(","):
+            if host.startswith("[") and re.match(r"\[[^\[\]]*\](:|$)", host) is None:
+                raise self._no_url(
+                    "whose address in [ ] has both of them, and only :port behind", example
+                )
+            if at and host.count(":") > 1 and not host.startswith("["):
+                raise self._no_url("whose IPv6 address stands in [ ], such as [::1]:5432", example)
             port = re.fullmatch(r"(?:\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?", host, re.ASCII)
             if port is None or not 0 < int(port[1] or 1) < 65_536:
                 raise self._no_url(
@@ -124,6 +146,28 @@ class UrlVariable:
             f"the environment variable {self.name} holds no URL {which} (named in {self.named_in})",
             remedy=f"Write it like {example}.{more}",
         )
+
+
+def _is_readable(url: str) -> bool:
+    """Whether libpq and psycopg can read each of its percent signs, and it as a whole: libpq quotes
+    one that it cannot, and it may stand in the password.
+    """
+    if re.search(r"%(?![0-9A-Fa-f]{2})|%00", url) is not None:
+        return False
+    try:
+        unquote_to_bytes(url).decode()
+    except UnicodeError:
+        return False
+    return True
+
+
+def _is_splittable(url: str) -> bool:
+    """Whether Python's parser takes it, by which the clients of Redis read it."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return False
+    return True
 
 
 def _checking(url: str) -> str:

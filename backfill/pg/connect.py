@@ -140,9 +140,17 @@ def connect(
         # poolers keep a session's DateStyle for their client, as few other settings.
         if not (conn.info.parameter_status("DateStyle") or "").startswith("ISO"):
             conn.execute("SET DateStyle = 'ISO, YMD'")
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeError) as error:
+        shown = safe_url(url)
+        if shown.endswith("…") or isinstance(error, UnicodeError):
+            # libpq quotes what it takes for a host or a parameter: that may be a password's part
+            raise UnreachableError(
+                f"PostgreSQL at {shown} cannot be used: {type(error).__name__}, not quoted, since"
+                " a part of the URL that may be the password's would be in it",
+                remedy="In the URL, write @ as %40, / as %2F, ? as %3F, # as %23 and % as %25.",
+            ) from None
         raise UnreachableError(
-            f"PostgreSQL at {safe_url(url)} cannot be used: {_first_line(error)}",
+            f"PostgreSQL at {shown} cannot be used: {_first_line(error)}",
             remedy="Check that the server runs, and the address, user and password in the URL; with"
             " TLS also its sslmode and sslrootcert.",
         ) from error

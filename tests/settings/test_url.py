@@ -104,6 +104,36 @@ def test_any_text_is_a_url_of_a_web_server_or_a_project_error(text: str) -> None
     assert url == text
 
 
+@pytest.mark.parametrize(
+    ("rest", "told"),
+    [
+        ("ann:top@s3cret/x@h:5432/shop", "parts can be told apart"),
+        ("ann:12/s3cret@h/shop", "parts can be told apart"),
+        ("ann:s3@cret@h/shop", "parts can be told apart"),
+        ("h/%ff", "each % and its two digits"),
+        ("ann:s3cret%ff@h/shop", "each % and its two digits"),
+        ("ann:s3cret%zz@h/shop", "each % and its two digits"),
+        ("ann:s3cret%@h/shop", "each % and its two digits"),
+        ("h/a%00b", "each % and its two digits"),
+        ("h/\udcff", "each % and its two digits"),
+        ("ann:s3cret@[::1/shop", "has both of them"),
+        ("ann:s3cret@[::1]x:1/shop", "only :port behind"),
+        ("ann:s3cret@::1/shop", "stands in [ ], such as [::1]:5432"),
+    ],
+)
+def test_a_url_that_libpq_would_take_apart_wrongly_is_refused(rest: str, told: str) -> None:
+    with pytest.raises(ProjectError, match="MAIN") as caught:
+        _ = DatabaseSettings(name="m", url_env="MAIN", raw_url=f"postgresql://{rest}").url
+    assert told in caught.value.message
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rest", ["ann:12?b@h/db", "h/db?user=me@tenant", "ann@h?options=a%40b"])
+def test_an_at_sign_that_libpq_reads_rightly_is_left_to_it(rest: str) -> None:
+    url = f"postgresql://{rest}"
+    assert DatabaseSettings(name="m", raw_url=url).url == url
+
+
 @given(
     st.sampled_from(["h", "[::1]", "10.0.0.1", "", "u:p@h", "u:p%40@[::1]", "%2Frun%2Fpg"]),
     st.none() | st.integers(1, 65_535),
@@ -111,9 +141,10 @@ def test_any_text_is_a_url_of_a_web_server_or_a_project_error(text: str) -> None
 )
 def test_a_right_url_is_taken_with_each_port(host: str, port: int | None, rest: str) -> None:
     place = host if port is None or not host else f"{host}:{port}"
+    another = place.rpartition("@")[2]  # the login stands once
     for scheme in ("postgres://", "postgresql+psycopg://"):
-        url = DatabaseSettings(name="main", raw_url=f"{scheme}{place},{place}{rest}").url
-        assert url == f"postgresql://{place},{place}{rest}"
+        url = DatabaseSettings(name="main", raw_url=f"{scheme}{place},{another}{rest}").url
+        assert url == f"postgresql://{place},{another}{rest}"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +198,8 @@ def test_a_socket_is_named_by_its_whole_path(rest: str) -> None:
         ),
         ("rediss://r/0?ssl_cert_reqs=s3cret", "parameter ssl_cert_reqs", "optional or required"),
         ("redis://:12?s3cret@r/0", "whose parts can be told apart", "? as %3F"),
+        ("redis://:s3cret@h\u2100/0", "whose parts can be told apart", "? as %3F"),
+        ("redis://:s3cret@[::1/0", "has both of them", "redis://host:6379/0"),
         ("unix://:12/s3cret@/r.sock", "socket's whole path", "/ as %2F"),
     ],
 )

@@ -146,6 +146,23 @@ VARIABLES: list[Mistake] = [
         )
         for rest in ("@h:port/shop", "@h:99999/shop", "/@h/shop", "@h:1,i:0/shop")
     ),
+    *(
+        mistake("status", 3, "BACKFILL_DATABASE_URL", told, BACKFILL_DATABASE_URL=url)
+        for url, told in [
+            (f"postgresql://ada:top@{PASSWORD}/x@127.0.0.1:1/shop", "@ as %40"),
+            (f"postgresql://ada:top@{PASSWORD}@127.0.0.1:1/shop", "@ as %40"),
+            (f"postgresql://ada:{PASSWORD}%@127.0.0.1:1/shop", "% as %25"),
+            (f"postgresql://ada:{PASSWORD}@127.0.0.1:1/%ff", "% as %25"),
+            (f"postgresql://ada:{PASSWORD}@[::1/shop", "has both of them"),
+        ]
+    ),
+    mistake(
+        "status",
+        4,
+        "not quoted",
+        "@ as %40",
+        BACKFILL_DATABASE_URL=f"postgresql://ada:12/x?{PASSWORD}@127.0.0.1:1/shop",
+    ),
     mistake(
         "status",
         4,
