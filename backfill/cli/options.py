@@ -180,7 +180,22 @@ def overrides(settings: Sequence[Assignment], **flags: str | None) -> dict[str, 
     """What `--set` and its convenient forms say, by the option's name.
 
     Raises:
-        UsageError: an option is given twice.
+        UsageError: an option is given twice, or `until` has passed.
     """
     given = [(name, value) for name, value in flags.items() if value is not None]
-    return collected([*settings, *given], what="option")
+    found = collected([*settings, *given], what="option")
+    if (until := found.get("until")) is not None and _has_passed(until):
+        raise UsageError(
+            f"until {until!r} has passed: the run would pause at once",
+            remedy="Name an instant to come.",
+        )
+    return found
+
+
+def _has_passed(text: str) -> bool:
+    """Whether it is an instant of the past; what is none is told by who reads the options."""
+    try:
+        instant = datetime.fromisoformat(text.strip())
+        return instant.utcoffset() is not None and instant <= datetime.now(UTC)
+    except (ValueError, OverflowError):
+        return False

@@ -92,11 +92,18 @@ def add(
             remedy="Letters, digits, dots, dashes and underscores, at most 63: nightly-emails.",
         )
     declaration.complete_params(params)
-    declaration.options.replace_from_text(options)
+    chosen = declaration.options.replace_from_text(options)
     now = server_time(conn)
     first = next(when.after(now), None) if isinstance(when, Cron) else when
     if first is None or first <= now:
         raise UsageError(f"{when} has passed", remedy="Name an instant to come.")
+    until = chosen.hours.until
+    if until is not None and until <= first:
+        raise UsageError(
+            f"until {until.isoformat()} comes before the first tick, {first.isoformat()}: each run"
+            " would pause at once",
+            remedy="Name a later one with --set until=INSTANT, or none.",
+        )
     with transaction(conn):
         insert_schedule(
             conn,

@@ -113,12 +113,13 @@ def test_a_second_schedule_of_the_same_name_is_refused(plan: Planner) -> None:
     ("wrong", "told"),
     [
         (lambda plan: plan.add(when=datetime(2013, 1, 1, tzinfo=UTC)), "has passed"),
+        (lambda plan: plan.add(options={"until": "2013-01-01T00:00Z"}), "before the first tick"),
         (lambda plan: plan.add(AddTo, bx=1), "has no parameter bx"),
         (lambda plan: plan.add(AddTo, by="many"), "by"),
         (lambda plan: plan.add(options={"rat": "5/s"}), "no option rat"),
         (lambda plan: plan.add(options={"rate": "fast"}), "fast"),
     ],
-    ids=["past", "parameter", "its type", "option", "its value"],
+    ids=["past", "end", "parameter", "its type", "option", "its value"],
 )
 def test_what_cannot_be_is_refused_when_it_is_added(
     plan: Planner, wrong: Callable[[Planner], None], told: str

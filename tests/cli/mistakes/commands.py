@@ -170,6 +170,21 @@ JOBS: list[Mistake] = [
     mistake("run lower_email --start-at tomorrow", 2, "'tomorrow'", "write it like"),
     mistake("run lower_email --start-at 2099-01-01T00:00", 2, "time zone"),
     mistake("run lower_email --until 2013-01-01T00:00Z", 2, "has passed"),
+    *(
+        mistake(f"{command} --set until=2013-01-01T00:00Z", 2, "until '2013", "has passed")
+        for command in (
+            *("run lower_email", "enqueue lower_email", "tune count_visits"),
+            "schedule add n lower_email --at 2099-01-01T00:00Z",
+        )
+    ),
+    mistake(
+        "schedule add n lower_email --at 2099-01-01T00:00Z --set until=2098-01-01T00:00Z",
+        2,
+        "until 2098",
+        "the first tick, 2099",
+        "--set until=INSTANT",
+    ),
+    mistake("tune count_visits --until 2013-01-01T00:00Z", 2, "has passed", "to come"),
     mistake("run lower_email --until 9999-12-31T23:59-23:59", 2, "9999"),
     *(mistake(["run", "lower_email", "--until", word], 2, "no instant") for word in HOSTILE),
     mistake("run lower_email --concurrency 0", 2, "concurrency"),
