@@ -64,10 +64,22 @@ def _parse(path: Path, *, mentions: bytes = b"") -> Mapping[str, object] | None:
     """The file's top table; None where there is no such file, or none that mentions us."""
     try:
         content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except NotADirectoryError:
+        return None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        # somebody means a project there: without it, commands would go to the default database
+        if path.name == SETTINGS_FILE and (path.is_symlink() or path.is_dir()):
+            what = "is a folder" if path.is_dir() else "is a link to nothing"
+            raise ProjectError(
+                f"{path} {what}",
+                remedy=f"Put the settings there, or remove it: {SETTINGS_FILE} is a file.",
+            ) from error
         return None
     except OSError as error:
-        raise ProjectError(f"{path} cannot be read: {error.strerror}") from error
+        raise ProjectError(
+            f"{path} cannot be read: {error.strerror}",
+            remedy="Let the user of this process read it (chmod, chown), or remove it.",
+        ) from error
     if mentions not in content:  # a broken file of somebody else's, on the way up, is not ours
         return None
     try:

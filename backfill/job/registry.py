@@ -7,6 +7,7 @@ for `backfill list` to show.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 import traceback
@@ -152,7 +153,15 @@ def _imported(
         broken[name] = _one_line(error, project)
         return
     yield module
-    for _, child, _ in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
+    folders = list(getattr(module, "__path__", ()))
+    try:
+        for folder in filter(os.path.isdir, folders):
+            # pkgutil takes one that it may not read for an empty one
+            os.scandir(folder).close()
+    except OSError as error:
+        broken[name] = f"{error.filename} cannot be read: {error.strerror}"
+        return
+    for _, child, _ in pkgutil.iter_modules(folders, f"{name}."):
         if not child.endswith(".__main__"):
             yield from _imported(child, project, broken, seen)
 

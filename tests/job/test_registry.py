@@ -1,7 +1,9 @@
 """The jobs of a project, found in the modules that its settings name."""
 
+import errno
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -61,6 +63,28 @@ def test_jobs_are_found_in_all_modules_of_a_package(project: Path, package: str)
     registry = load([package], project=project)
     assert list(registry.jobs) == ["one", "two"]
     assert registry.broken == {}
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(
+    project: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / package).mkdir()
+
+    def refusing(look: Callable[[str], object]) -> Callable[[str], object]:
+        def refuse(path: str) -> object:  # root, who runs these tests, may read all
+            if Path(path).name == package:
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return look(path)
+
+        return refuse
+
+    monkeypatch.setattr("os.listdir", refusing(os.listdir))
+    monkeypatch.setattr("os.scandir", refusing(os.scandir))
+    registry = load([package], project=project)
+    why = f"{project / package} cannot be read: Permission denied"
+    assert registry.broken == {package: why}
+    with pytest.raises(ProjectError, match="cannot be read"):
+        registry.find("one")
 
 
 def test_a_module_named_twice_is_no_second_job(project: Path, package: str) -> None:

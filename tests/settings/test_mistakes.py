@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backfill.errors import ProjectError
-from backfill.settings import load
+from backfill.settings import find_project, load
 from tests.settings.conftest import Project, refused
 
 
@@ -191,3 +191,30 @@ def test_any_settings_file_is_read_or_is_a_project_error(fuzzed: Path, text: str
         assert settings.databases
         assert settings.engine.lease_seconds + settings.engine.reconcile_seconds < 15
     assert str(fuzzed) in message
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Path.mkdir, "is a folder"),
+        (lambda path: path.symlink_to("nowhere.toml"), "is a link to nothing"),
+        (lambda path: path.symlink_to(path), "cannot be read"),
+    ],
+    ids=["folder", "dangling", "loop"],
+)
+def test_a_settings_file_that_is_none_is_no_missing_one(
+    tmp_path: Path, make: Callable[[Path], None], told: str
+) -> None:
+    """Without a project, a command would go to the default database, and ask for nothing."""
+    make(tmp_path / "backfill.toml")
+    (tmp_path / "deep").mkdir()
+    for look in (lambda: find_project(tmp_path / "deep"), lambda: load(tmp_path, {})):
+        with pytest.raises(ProjectError, match=told) as caught:
+            look()
+        assert str(tmp_path / "backfill.toml") in caught.value.message
+        assert caught.value.remedy
+
+
+def test_a_folder_that_is_named_like_anothers_file_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").mkdir()
+    assert find_project(tmp_path) is None
