@@ -24,6 +24,9 @@ from backfill.job.suggestion import did_you_mean
 #: Folders in which an error surfaces, but does not arise: this package, the import machinery.
 _NOT_THE_CAUSE = (Path(__file__).resolve().parents[1], Path(importlib.__file__).resolve().parent)
 
+#: Libraries that are imported when a message is to be sent, after the project is on the path.
+_IMPORTED_LATE = ("celery", "kombu", "billiard", "vine")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
@@ -73,7 +76,8 @@ def load(modules: Sequence[str], *, project: Path | None, setup: str | None = No
         setup: what to call first, such as `myapp.boot:setup`.
 
     Raises:
-        ProjectError: `setup` fails, or two jobs have the same name.
+        ProjectError: `setup` fails, two jobs have the same name, or a file of the project hides a
+            library that we need.
     """
     _put_on_path(project)
     if setup is not None:
@@ -118,10 +122,48 @@ def find_object(named: str, *, project: Path | None, what: str) -> object:
 
 
 def _put_on_path(project: Path | None) -> None:
-    if project is not None and (folder := str(project.resolve())) not in sys.path:
-        sys.path.insert(0, folder)
+    if project is not None:
+        _refuse_hiding(project)
+        if (folder := str(project.resolve())) not in sys.path:
+            sys.path.insert(0, folder)
     # a module may have been written a moment ago
     importlib.invalidate_caches()
+
+
+def _refuse_hiding(project: Path) -> None:
+    """What is imported when it is first needed would be the project's file instead."""
+    for name in _IMPORTED_LATE:
+        loaded = sys.modules.get(name)
+        if (own := _own_files(name, project)) and (loaded is None or _is_one_of(loaded, own)):
+            raise ProjectError(
+                f"{own[0]} hides the library {name}, which backfill needs",
+                remedy="Rename it: the project's folder comes first where modules are looked for.",
+            )
+
+
+def _own_files(name: str, project: Path) -> list[Path]:
+    """The files of the project that a module of that name would be made of."""
+    folder = project.resolve().joinpath(*name.split("."))
+    found = [folder / "__init__.py", folder.parent / f"{folder.name}.py"]
+    found = [path for path in found if path.is_file()]
+    return found or ([folder] if any(folder.glob("*.py")) else [])
+
+
+def _is_one_of(module: ModuleType, files: Sequence[Path]) -> bool:
+    made_of = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(Path(path).resolve() == file.resolve() for path in made_of if path for file in files)
+
+
+def _stranger(module: ModuleType, project: Path | None) -> str | None:
+    """Why a module that `jobs` names is not the one that is meant; None where it may be."""
+    name = module.__name__
+    own = [] if project is None else _own_files(name, project)
+    is_pythons = name.partition(".")[0] in sys.stdlib_module_names
+    if _is_one_of(module, own) or not (own or is_pythons):
+        return None
+    place = getattr(module, "__file__", None) or "Python itself"
+    mine = str(own[0]).removesuffix("/__init__.py") if own else "yours"
+    return f"it comes from {place}, not from the project; rename {mine}"
 
 
 def _call(setup: str, project: Path | None) -> None:
@@ -151,6 +193,9 @@ def _imported(
     # whatever the user's code raises at import, also sys.exit(), is a finding about this module
     except (Exception, SystemExit) as error:  # noqa: BLE001
         broken[name] = _one_line(error, project)
+        return
+    if (why := _stranger(module, project)) is not None:
+        broken[name] = why
         return
     yield module
     folders = list(getattr(module, "__path__", ()))

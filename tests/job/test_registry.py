@@ -87,6 +87,55 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(
         registry.find("one")
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "rename"),
+    [
+        ("json", "json.py", "/json.py"),
+        ("json", None, "; rename yours"),
+        ("sys", None, "Python itself"),
+        ("redis", "redis/__init__.py", "/redis"),
+        ("redis", "redis/work.py", "/redis"),
+    ],
+)
+def test_a_module_that_is_not_the_projects_is_not_taken_for_it(
+    project: Path, name: str, file: str | None, rename: str
+) -> None:
+    if file is not None:
+        (project / file).parent.mkdir(exist_ok=True)
+        (project / file).write_text(JOB.format(name="One"))
+    registry = load([name], project=project)
+    assert registry.jobs == {}
+    assert "not from the project" in registry.broken[name]
+    assert rename in registry.broken[name]
+
+
+def test_a_package_of_jobs_may_be_installed_elsewhere(
+    project: Path, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where the project has a folder of that name without a module in it."""
+    site = tmp_path / "site"
+    write(site, **{f"{package}__a": JOB.format(name="One")})
+    (project / package).mkdir()
+    (project / package / "data.csv").touch()
+    (site / package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(site)
+    assert list(load([package], project=project).jobs) == ["one"]
+
+
+@pytest.mark.parametrize("file", ["celery.py", "kombu/__init__.py"])
+def test_a_file_that_hides_a_library_of_ours_is_refused(
+    project: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = file.partition("/")[0].removesuffix(".py")
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    (project / file).parent.mkdir(exist_ok=True)
+    (project / file).touch()
+    with pytest.raises(ProjectError, match=f"hides the library {name}") as caught:
+        load([], project=project)
+    assert str(project / file) in caught.value.message
+    assert "Rename it" in caught.value.remedy
+
+
 def test_a_module_named_twice_is_no_second_job(project: Path, package: str) -> None:
     write(project, **{f"{package}__a": JOB.format(name="One")})
     registry = load([package, f"{package}.a", package], project=project)

@@ -83,6 +83,9 @@ PROJECTS: list[Mistake] = [
         ),
         boot="def up():\n    raise RuntimeError('no licence')\n",
     ),
+    with_files(
+        mistake("run a", 3, "json: it comes from", "rename", settings='jobs = ["json"]'), json=""
+    ),
     mistake("run a", 2, "the project has no jobs", "`backfill new NAME`", settings="jobs = []"),
     *(
         with_files(
