@@ -1,7 +1,8 @@
 """One settings file: where it is found, and TOML tables whose errors say where the mistake is.
 
 1. What is not understood is an error that names file, table and key; it is never ignored.
-2. No error quotes a value: somebody may have put a secret there.
+2. No error quotes what may be a secret: a value is shown where its key is not about one, and where
+   it does not look like a URL.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,6 +24,9 @@ VARIABLE_FORM: Final = 'the name of an environment variable, such as "DATABASE_U
 
 C = TypeVar("C", bound=str)
 _SECRETS: Final = {"url", "dsn", "password", "redis_url", "database_url", "webhook_url"}
+#: Of keys beside which a URL, a password or a token may have been written.
+_SECRETIVE: Final = re.compile("url|env|dsn|passw|secret|token|key|command", re.IGNORECASE)
+_LONGEST_SHOWN: Final = 60
 _MOST_SECONDS: Final = 86_400
 #: Far beyond any byte count, and kept exactly by a float's text.
 _MOST_NUMBER: Final = 1e18
@@ -83,9 +88,23 @@ def _parse(path: Path, *, mentions: bytes = b"") -> Mapping[str, object] | None:
     if mentions not in content:  # a broken file of somebody else's, on the way up, is not ours
         return None
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(
+            content.decode("utf-8-sig")
+        )  # Windows's editors write a mark before it
+    except UnicodeDecodeError as error:
+        raise ProjectError(f"{path} is not UTF-8", remedy="Save it as UTF-8.") from error
     except (ValueError, RecursionError) as error:
         raise ProjectError(f"{path} is no valid TOML: {error}") from error
+
+
+def _shown(key: str, value: object) -> str:
+    """A value as an error may show it; empty where it may be a secret, or is no single value."""
+    if _SECRETIVE.search(key) or not isinstance(value, str | bool | int | float):
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    if "@" in text or "://" in text or _SECRETIVE.search(text):
+        return ""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +124,23 @@ class SettingsTable:
         """Where the key stands: file, table, key."""
         return f"{self.file}: [{self.name}] {key}" if self.name else f"{self.file}: {key}"
 
-    def wrong(self, key: str, takes: str) -> ProjectError:
-        """The error for a value of the wrong type or form."""
-        kind = _KINDS.get(type(self.values[key]), "a date or time")
-        return ProjectError(f"{self.place(key)} takes {takes}", remedy=f"What is there is {kind}.")
+    def wrong(
+        self, key: str, takes: str, *, entry: object = None, quoted: bool = True
+    ) -> ProjectError:
+        """The error for a value of the wrong type or form.
+
+        Args:
+            entry: of a list, the one that is wrong.
+            quoted: False where anything may have been written, such as in place of a table.
+        """
+        value = self.values[key]
+        kind = _KINDS.get(type(value), "a date or time")
+        shown = _shown(key, value if entry is None else entry) if quoted else ""
+        link = ": " if entry is None else " with "
+        return ProjectError(
+            f"{self.place(key)} takes {takes}",
+            remedy=f"What is there is {kind}{link + shown if shown else ''}.",
+        )
 
     def secret(self, key: str) -> ProjectError:
         """The error for what may be a URL with its password."""
@@ -132,7 +164,7 @@ class SettingsTable:
         """The table of that name; an empty one where it is missing."""
         value = self.values.get(key, {})
         if not isinstance(value, dict):
-            raise self.wrong(key, f"a table{example}")
+            raise self.wrong(key, f"a table{example}", quoted=False)
         return SettingsTable(self.file, f"{self.name}.{key}" if self.name else key, value)
 
     def text(self, key: str, form: re.Pattern[str], takes: str) -> str | None:
@@ -153,8 +185,9 @@ class SettingsTable:
         value = self.values.get(key, [])
         if not isinstance(value, list):
             raise self.wrong(key, takes)
-        if not all(isinstance(text, str) and form.fullmatch(text) for text in value):
-            raise self.wrong(key, takes)
+        for text in value:
+            if not isinstance(text, str) or not form.fullmatch(text):
+                raise self.wrong(key, takes, entry=text)
         return tuple(value)
 
     def choice(self, key: str, allowed: tuple[C, ...], default: C) -> C:
@@ -221,16 +254,23 @@ def read_env_file(path: Path) -> dict[str, str]:
     from dotenv.parser import parse_stream
 
     try:
-        with path.open(encoding="utf-8") as file:
-            for binding in parse_stream(file):
-                if binding.error:
-                    raise ProjectError(
-                        f"{path}: line {binding.original.line} cannot be read",
-                        remedy="Write NAME=value, a quoted value with a quote at its end, too.",
-                    )
-        values = dotenv_values(path, encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8; its text would quote the file
-        raise ProjectError(f"{path}: {type(error).__name__} on reading") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ProjectError(
+            f"{path} cannot be read: {error.strerror}",
+            remedy="Let the user of this process read it (chmod, chown).",
+        ) from None
+    except UnicodeDecodeError:  # its text would quote the file
+        text = "\0"
+    if "\0" in text:  # of UTF-16, which may be UTF-8 otherwise
+        raise ProjectError(f"{path} is not UTF-8", remedy="Save it as UTF-8.") from None
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            raise ProjectError(
+                f"{path}: line {binding.original.line} cannot be read",
+                remedy="Write NAME=value, a quoted value with a quote at its end, too.",
+            )
+    values = dotenv_values(stream=StringIO(text))
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,3 +219,73 @@ def test_a_settings_file_that_is_none_is_no_missing_one(
 def test_a_folder_that_is_named_like_anothers_file_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").mkdir()
     assert find_project(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("toml", "shown"),
+    [
+        ('jobs = ["jobs", "../jobs"]', "a list with '../jobs'."),
+        ('jobs = ["jobs", 5]', "a list with 5."),
+        ('log_level = "LOUD"', "a string: 'LOUD'."),
+        ('schema = "Bad Schema"', "a string: 'Bad Schema'."),
+        ('queue = ""', "a string: ''."),
+        ('setup = "x"', "a string: 'x'."),
+        ("log_level = true", "true or false: true."),
+        (f'queue = "{"ab " * 99}"', "…."),
+        ("[engine]\nlease_seconds = 0.5", "a number: 0.5."),
+    ],
+)
+def test_a_value_that_is_wrong_is_shown(project: Project, toml: str, shown: str) -> None:
+    assert refused(project(toml)).remedy.endswith(shown)
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        '[databases.m]\nurl_env = "hunter2!"',
+        '[databases.m]\nurl_env = "A"\nreplica_url_envs = ["hunter2!"]',
+        '[databases]\nmain = "hunter2!"',
+        '[redis]\nurl_env = "hunter2!"',
+        'queue = "ann:hunter2@h"',
+        'queue = "password=hunter2"',
+        'jobs = ["redis://:hunter2"]',
+    ],
+)
+def test_what_may_be_a_secret_is_not_shown(project: Project, toml: str) -> None:
+    assert "hunter2" not in str(refused(project(toml)))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("name", [".env", "backfill.toml"])
+def test_a_file_in_another_encoding_is_told_with_what_to_do(
+    project: Project, name: str, encoding: str
+) -> None:
+    folder = project("")
+    (folder / name).write_bytes('queue = "hünter2"\n'.encode(encoding))
+    error = refused(folder)
+    assert error.message == f"{folder / name} is not UTF-8"
+    assert error.remedy == "Save it as UTF-8."
+
+
+def test_a_mark_before_the_text_is_no_mistake(project: Project) -> None:
+    folder = project('\ufeffqueue = "other"', env="\ufeffBACKFILL_DATABASE_URL=postgres://h/d\n")
+    settings = load(folder, {})
+    assert settings.queue == "other"
+    assert settings.database().url == "postgresql://h/d"
+
+
+def test_an_env_file_that_may_not_be_read_says_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project("", env="A=1\n")
+    read_text = Path.read_text
+
+    def refuse(path: Path, encoding: str | None = None) -> str:  # root may read all
+        if path.name == ".env":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_text(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    error = refused(folder)
+    assert error.message == f"{folder / '.env'} cannot be read: Permission denied"
+    assert "chmod" in error.remedy

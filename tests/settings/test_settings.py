@@ -108,7 +108,7 @@ def test_a_broken_pyproject_that_may_be_ours_is_refused(project: Project) -> Non
 def test_a_file_that_is_no_utf8_is_refused(project: Project) -> None:
     folder = project()
     (folder / "backfill.toml").write_bytes(b'setup = "\xff"')
-    assert "is no valid TOML" in refused(folder).message
+    assert "is not UTF-8" in refused(folder).message
 
 
 # -------------------------------------------------------------------------------------- reading
