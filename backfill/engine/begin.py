@@ -12,12 +12,13 @@ from psycopg import sql
 
 from backfill.engine import lifecycle, misfits
 from backfill.engine.bench import Bench, run_info
-from backfill.engine.hooks import call_hook
+from backfill.engine.hooks import Calling, calling
 from backfill.engine.source import reading_source
 from backfill.events import Event
 from backfill.model import Key, PauseCause, RunState
 from backfill.pg.changes import set_state
 from backfill.pg.connect import READ_LIMITS, Limits, server_time, transaction
+from backfill.pg.hooks import Hook
 from backfill.pg.keyset import bound
 from backfill.pg.ledger import Run, add_event, get_run
 from backfill.pg.planned import plan_of, relation_oids
@@ -45,7 +46,8 @@ SELECT l.virtualtransaction, l.pid FROM pg_locks l
 def begin(bench: Bench) -> Run:
     """Take a queued run a step further; it is `running` when no older writer is left.
 
-    Several workers may do this at once: each step is a compare-and-set under the run's lock.
+    Several workers may do this at once: each step is a compare-and-set under the run's lock, and
+    one of them calls `before_run` while the others wait, or come again.
 
     Raises:
         StopError: the job's `before_run` raised, a key is NULL, or the source is too slow.
@@ -60,11 +62,10 @@ def begin(bench: Bench) -> Run:
     deadline = bench.clock.monotonic() + POLL_SECONDS
     while run.run_state is RunState.QUEUED:
         waiting = _still_writing(bench, run, tables)
-        if not waiting or _is_over(bench, run):
-            _start(bench, waiting)
-        elif bench.stopping() or bench.clock.monotonic() > deadline:
-            return run
-        else:
+        may_start = not waiting or _is_over(bench, run)
+        if not (may_start and _start(bench, waiting)):
+            if bench.stopping() or bench.clock.monotonic() > deadline:
+                return run
             bench.clock.sleep(0.1)
         run = get_run(bench.conn, bench.ledger, run.id)
     return run
@@ -181,8 +182,11 @@ def _is_over(bench: Bench, run: Run) -> bool:
     return bool(row and row[0])
 
 
-def _start(bench: Bench, waiting: list[tuple[str, int | None]]) -> None:
-    """Let the run work. Writers that would not end are named; without a todo it pauses instead."""
+def _start(bench: Bench, waiting: list[tuple[str, int | None]]) -> bool:
+    """Let the run work. Writers that would not end are named; without a todo it pauses instead.
+
+    False while another calls `before_run`: no slice is placed until that has come back.
+    """
     pids = sorted({pid for _, pid in waiting if pid is not None})
     if waiting and not bench.checks_completion:
         lifecycle.pause(
@@ -201,11 +205,21 @@ def _start(bench: Bench, waiting: list[tuple[str, int | None]]) -> None:
                 bench.ledger.q("UPDATE {s}.run SET barrier = NULL WHERE id = %s AND NOT began"),
                 [bench.run.id],
             )
-        return
-    call_hook(bench, "before_run", lambda: bench.job.before_run(run_info(bench.run)))
+        return True
+    with calling(bench, Hook.BEFORE_RUN) as caller:
+        if caller is None:
+            return False
+        if get_run(bench.conn, bench.ledger, bench.run.id).run_state is RunState.QUEUED:
+            caller.call(lambda: bench.job.before_run(run_info(bench.run)))
+            _set_running(bench, caller, pids)
+    return True
+
+
+def _set_running(bench: Bench, caller: Calling, older_writers: list[int]) -> None:
+    """After `before_run`, unless its lease was lost: then whoever has it calls it once more."""
     with transaction(bench.conn):
         run = get_run(bench.conn, bench.ledger, bench.run.id, lock=True)
-        if run.run_state is not RunState.QUEUED:
+        if run.run_state is not RunState.QUEUED or not caller.is_ours():
             return
         set_state(
             bench.conn,
@@ -224,5 +238,5 @@ def _start(bench: Bench, waiting: list[tuple[str, int | None]]) -> None:
             horizon=run.horizon,
             total_rows=run.total_rows,
             total_is_exact=run.total_is_exact,
-            older_writers=pids,
+            older_writers=older_writers,
         )

@@ -31,7 +31,7 @@ import psycopg
 
 from backfill.engine import batch, limit, unlocked
 from backfill.engine.batch import Batch, Step
-from backfill.engine.beat import Beat
+from backfill.engine.beat import beat_of
 from backfill.engine.bench import Bench, Probe, no_probe
 from backfill.engine.faults import RowsRefusedError
 from backfill.engine.page import PATIENT_TRIES, Page, missed_or_gone
@@ -115,7 +115,7 @@ def read(
     try:
         if is_trial or bench.source_conn is None:
             return unlocked.read(bench, reading, held, rows, is_trial=is_trial), None
-        with Beat(bench, held):
+        with beat_of(bench, held):
             return unlocked.read(bench, reading, held, rows), None
     except psycopg.Error as error:
         fault = classify(error, writing=reading.computes)
@@ -141,7 +141,7 @@ def _transform(bench: Bench, held: Slice, seen: Seen) -> tuple[Seen, list[Row], 
         return seen, made, copied(bench, seen)
     if not made:
         return seen, made, []
-    with Beat(bench, held) as beat:
+    with beat_of(bench, held) as beat:
         outcomes = bench.transform(
             seen.keys,
             made,

@@ -18,7 +18,8 @@ import tenacity
 
 from backfill.engine import batch, lifecycle, limit, optimistic
 from backfill.engine.begin import begin
-from backfill.engine.bench import Bench, run_info
+from backfill.engine.bench import Bench
+from backfill.engine.ending import after_run_called
 from backfill.engine.faults import (
     Interruption,
     LimitedError,
@@ -49,8 +50,7 @@ from backfill.events import Event
 from backfill.model import BatchInfo, RunState, SlicePhase
 from backfill.pg import freeing, slices
 from backfill.pg.connect import server_time
-from backfill.pg.ledger import get_run, totals
-from backfill.pg.quarantine import open_quarantine
+from backfill.pg.ledger import get_run
 from backfill.pg.slices import NoRoomError, Slice, SlotTakenError
 
 log = structlog.get_logger("backfill")
@@ -151,28 +151,13 @@ def _take_and_work(
         report.slices += 1
         _work_slice(bench, held, report, is_over)
         return None
-    told = state is RunState.VERIFYING and _call_after_run(bench)
-    after = lifecycle.advance(
-        bench.conn, bench.ledger, bench.run.id, by=bench.holder, may_succeed=told
-    )
+    with after_run_called(bench, state) as told:
+        after = lifecycle.advance(
+            bench.conn, bench.ledger, bench.run.id, by=bench.holder, may_succeed=told
+        )
     if after is not state:
         return None
     return Ended.IDLE
-
-
-def _call_after_run(bench: Bench) -> bool:
-    """Before the state says `succeeded`, so that a process dying here leaves it to another.
-
-    Returns False when the run has not come to its end yet.
-    """
-    total = totals(bench.conn, bench.ledger, bench.run.id)
-    if total.by_phase["done"] < sum(total.by_phase.values()) or open_quarantine(
-        bench.conn, bench.ledger, bench.run.id
-    ):
-        return False
-    info = run_info(bench.run, counts=total.counts)
-    call_hook(bench, "after_run", lambda: bench.job.after_run(info))
-    return True
 
 
 def _window_is_open(bench: Bench) -> bool:

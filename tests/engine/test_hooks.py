@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import psycopg
 import pytest
 
+from backfill.engine.begin import begin
+from backfill.engine.work import work
 from backfill.errors import ProjectError
 from backfill.job import Job, Options, Row, Sql, Table, Update
 from backfill.model import BatchInfo, RunInfo
-from tests.engine.factory import Worksite, until
+from backfill.pg.hooks import Hook, take_hook
+from backfill.pg.ledger import Run
+from tests.engine.factory import BOUND_SECONDS, QUICK, Worksite, until
 
 BY_TEN = Options(batch_rows=10)
 
@@ -125,3 +132,133 @@ def test_what_postgresql_says_to_a_job_of_its_own_may_quote_a_row_and_is_left_ou
     paused = site.run(Asks)
     assert paused.why_paused.startswith("error: Asks.before_run raised InvalidText")
     assert "ada@" not in paused.why_paused
+
+
+BRIEFLY = replace(QUICK, lease_seconds=0.3)
+
+
+class Slow(Job):
+    """Stands in the hook that is named until it is let go on."""
+
+    source = Table("t")
+    transform = Sql(n="n + 1")
+    target = Update()
+    stands_in = ""
+    called: ClassVar[list[str]] = []
+    is_there = threading.Event()
+    goes_on = threading.Event()
+
+    def _hook(self, name: str) -> None:
+        self.called.append(name)
+        if name == self.stands_in:
+            self.is_there.set()
+            assert self.goes_on.wait(BOUND_SECONDS)
+
+    def before_run(self, run: RunInfo) -> None:
+        self._hook("before_run")
+
+    def after_run(self, run: RunInfo) -> None:
+        self._hook("after_run")
+
+
+def _standing_in(hook: str) -> None:
+    Slow.stands_in = hook
+    Slow.called.clear()
+    Slow.is_there.clear()
+    Slow.goes_on.clear()
+
+
+def _other_begins(site: Worksite, run: Run) -> None:
+    bench = site.bench(Slow, run, stopping=lambda: True)
+    assert begin(bench).state == "queued"
+    bench.close()
+
+
+def _other_works(site: Worksite, run: Run) -> None:
+    bench = site.bench(Slow, run)
+    assert work(bench, slot=1, budget_seconds=0.2).state == "verifying"
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    ("hook", "slot", "other"),
+    [("before_run", Hook.BEFORE_RUN, _other_begins), ("after_run", Hook.AFTER_RUN, _other_works)],
+)
+def test_a_hook_has_one_caller_at_a_time_however_long_it_takes(
+    site: Worksite, hook: str, slot: Hook, other: Callable[[Worksite, Run], None]
+) -> None:
+    """A `before_run` that empties the target would delete what the other slot had written."""
+    _standing_in(hook)
+    site.numbers(20)
+    run = site.enqueue(Slow)
+    with site.crew(Slow, run, settings=BRIEFLY):
+        assert Slow.is_there.wait(BOUND_SECONDS)
+        first_end = "SELECT sent_at FROM backfill.slot WHERE run = %s AND slot = %s"
+        ends = site.value(first_end, run.id, int(slot))
+        until(
+            lambda: site.value("SELECT clock_timestamp() > %s", ends),
+            what="the lease to have run out, had nobody renewed it",
+        )
+        other(site, run)
+        assert Slow.called.count(hook) == 1
+        Slow.goes_on.set()
+    assert site.outcome(run).state == "succeeded"
+    assert Slow.called == ["before_run", "after_run"]
+
+
+@pytest.mark.parametrize("hook", list(Hook))
+def test_a_hook_whose_caller_died_is_called_again_when_its_lease_has_run_out(
+    site: Worksite, hook: Hook
+) -> None:
+    _standing_in("none")
+    site.numbers(20)
+    run = site.enqueue(Slow)
+    until_taken = take_hook(site.conn, site.ledger, run.id, hook, seconds=0.5)
+    assert until_taken is not None
+    done = site.work(Slow, run, settings=BRIEFLY)
+    assert (done.state, Slow.called) == ("succeeded", ["before_run", "after_run"])
+    ended = done.run.started_at if hook is Hook.BEFORE_RUN else done.run.finished_at
+    assert ended is not None
+    assert ended > until_taken
+
+
+def test_a_caller_that_lost_the_lease_of_before_run_does_not_set_the_run_going(
+    site: Worksite,
+) -> None:
+    """It stood still for too long: whoever took the lease may be in the hook now."""
+    _standing_in("before_run")
+    site.numbers(20)
+    run = site.enqueue(Slow)
+    bench = site.bench(Slow, run, stopping=lambda: True)
+    caller = threading.Thread(target=begin, args=[bench])
+    caller.start()
+    assert Slow.is_there.wait(BOUND_SECONDS)
+    site.execute(
+        "UPDATE backfill.slot SET sent_at = clock_timestamp() - interval '1 s' WHERE slot = %s",
+        int(Hook.BEFORE_RUN),
+    )
+    assert take_hook(site.conn, site.ledger, run.id, Hook.BEFORE_RUN, seconds=0.5)
+    Slow.goes_on.set()
+    caller.join(BOUND_SECONDS)
+    bench.close()
+    assert site.outcome(run).state == "queued"
+    assert site.work(Slow, run).state == "succeeded"
+    assert Slow.called == ["before_run", "before_run", "after_run"]
+
+
+def test_a_long_hook_keeps_its_lease_when_its_connection_is_lost(site: Worksite) -> None:
+    _standing_in("before_run")
+    site.numbers(20)
+    run = site.enqueue(Slow)
+    with site.crew(Slow, run):
+        assert Slow.is_there.wait(BOUND_SECONDS)
+        ended = site.rows(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert len(ended) == 1
+        ends = site.value("SELECT clock_timestamp() + interval '1.5 s'")
+        until(lambda: site.value("SELECT clock_timestamp() > %s", ends), what="a lease's time")
+        _other_begins(site, run)
+        Slow.goes_on.set()
+    assert Slow.called == ["before_run", "after_run"]
