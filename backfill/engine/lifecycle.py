@@ -97,15 +97,19 @@ def take_causes(
 def _go_on(conn: Connection, ledger: Ledger, run: Run) -> None:
     left = conn.execute(ledger.q("SELECT FROM {s}.pause WHERE run = %s"), [run.id]).rowcount
     if run.run_state is RunState.PAUSED and not left:
-        # nobody is stuck for having been paused
-        conn.execute(
-            ledger.q(
-                "UPDATE {s}.slice SET progress_at = clock_timestamp()"
-                " WHERE run = %s AND phase = 'sweep'"
-            ),
-            [run.id],
-        )
+        _begin_to_sweep(conn, ledger, run)  # nobody is stuck for having been paused
         set_state(conn, ledger, run, RunState.RUNNING if run.began else RunState.QUEUED)
+
+
+def _begin_to_sweep(conn: Connection, ledger: Ledger, run: Run) -> None:
+    """From now on it counts whether a deferred row can be had: before, nobody tried (stuck.py)."""
+    conn.execute(
+        ledger.q(
+            "UPDATE {s}.slice SET progress_at = clock_timestamp()"
+            " WHERE run = %s AND phase = 'sweep'"
+        ),
+        [run.id],
+    )
 
 
 def advance(
@@ -123,6 +127,7 @@ def advance(
         run = get_run(conn, ledger, run_id, lock=True)
         if run.run_state is RunState.RUNNING and _is_walked(conn, ledger, run):
             set_state(conn, ledger, run, RunState.SWEEPING)
+            _begin_to_sweep(conn, ledger, run)
             deferred = totals(conn, ledger, run_id).counts.deferred
             add_event(conn, ledger, Event.RUN_SWEEPING, run=run_id, caused_by=by, deferred=deferred)
             run = get_run(conn, ledger, run_id)

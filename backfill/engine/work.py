@@ -247,7 +247,7 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
 
 def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bool]) -> float:
     """Batch after batch, until the phase is done or something ends it; returns seconds to wait."""
-    missed = 0
+    missed, since = 0, bench.clock.monotonic()
     while not is_over():
         done = _next_batch(bench, held, is_over)
         if done is None:
@@ -265,7 +265,8 @@ def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bo
             # once round without success: what is left is locked by others; come back later
             missed = 0 if done.added.settled else missed + done.missed
             if missed >= held.counts.deferred:
-                fail_if_stuck(bench)
+                tried_seconds = bench.clock.monotonic() - since
+                fail_if_stuck(bench, held, tried_seconds=tried_seconds)
                 return SWEEP_WAIT_SECONDS
     return 0.0
 

@@ -144,6 +144,8 @@ def claim(
     Raises:
         SlotTakenError: the slot is filled.
     """
+    # a sweep that is in vain comes again soon: those that wait longest first, or some never come
+    order: LiteralString = "not_before, number" if phase is SlicePhase.SWEEP else "number"
     return _held(
         conn,
         ledger.q(
@@ -153,16 +155,10 @@ def claim(
             " WHERE run = %(run)s AND phase = %(phase)s"
             " AND (holder IS NULL OR lease_until < clock_timestamp())"
             " AND not_before <= clock_timestamp()"
-            " ORDER BY number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
+            f" ORDER BY {order} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
             f" RETURNING {_OF_SLICE}"
         ),
-        {
-            "run": run,
-            "phase": str(phase),
-            "holder": holder,
-            "slot": slot,
-            "lease": lease_seconds,
-        },
+        {"run": run, "phase": str(phase), "holder": holder, "slot": slot, "lease": lease_seconds},
     )
 
 

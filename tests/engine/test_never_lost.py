@@ -13,8 +13,9 @@ import pytest
 from backfill.engine import lifecycle
 from backfill.engine.page import PATIENT_TRIES
 from backfill.job import Job, Options
-from backfill.model import Counts, PauseCause
-from backfill.pg.ledger import totals
+from backfill.model import BatchInfo, Counts, PauseCause, SlicePhase
+from backfill.pg.connect import Connection
+from backfill.pg.ledger import Run, totals
 from tests.engine.factory import QUICK, Worksite, until
 from tests.engine.jobs import (
     Increment,
@@ -184,7 +185,7 @@ def test_a_paused_sweep_is_not_stuck_when_it_goes_on(site: Worksite) -> None:
             site.until_state(run, "sweeping")
             site.pause(run)
         # as if the pause had taken an hour
-        site.execute("UPDATE backfill.slice SET progress_at = progress_at - interval '1 hour'")
+        site.execute(_AGED)
         site.lift(run, PauseCause.USER)
         with site.crew(Increment, run):
             tried = site.value("SELECT tries FROM backfill.deferred")
@@ -194,6 +195,58 @@ def test_a_paused_sweep_is_not_stuck_when_it_goes_on(site: Worksite) -> None:
             )
             assert site.outcome(run).state == "sweeping"
             other.commit()
+    assert site.outcome(run).state == "succeeded"
+
+
+_AGED = "UPDATE backfill.slice SET progress_at = progress_at - interval '1 hour'"
+
+
+def _tries_until_freed(site: Worksite, run: Run, other: Connection) -> None:
+    """The sweep tries the row again and again, and takes it when the other session ends."""
+    tried = site.value("SELECT tries FROM backfill.deferred")
+    until(
+        lambda: site.value("SELECT tries FROM backfill.deferred") > tried + 1,
+        what="the sweep to try the row again",
+    )
+    assert site.outcome(run).state == "sweeping"
+    other.commit()
+
+
+def test_a_sweep_is_not_stuck_for_the_time_that_the_walk_took(site: Worksite) -> None:
+    """I2: nobody tried the deferred rows while other slices were walked."""
+
+    class WalkedLongAgo(Increment):
+        def after_batch(self, batch: BatchInfo) -> None:
+            if batch.phase is SlicePhase.WALK:
+                site.execute(_AGED)
+
+    site.numbers(10)
+    run = site.begun(WalkedLongAgo, options=Options(lock_timeout_seconds=0.01))
+    with site.session() as other:
+        other.execute("SELECT FROM t WHERE id = 4 FOR UPDATE")
+        with site.crew(WalkedLongAgo, run):
+            site.until_state(run, "sweeping", "failed")
+            _tries_until_freed(site, run, other)
+    assert site.outcome(run).state == "succeeded"
+
+
+def test_a_sweep_is_not_stuck_for_the_time_that_the_workers_were_away(site: Worksite) -> None:
+    """I2: the time without progress counts only while somebody tries."""
+    site.numbers(10)
+    run = site.begun(Increment, options=Options(lock_timeout_seconds=0.01))
+    with site.session() as other:
+        other.execute("SELECT FROM t WHERE id = 4 FOR UPDATE")
+        with site.crew(Increment, run) as crew:
+            site.until_state(run, "sweeping")
+            until(
+                lambda: site.value("SELECT not_before > '-infinity' FROM backfill.slice"),
+                what="the sweep to have tried the row",
+            )
+            crew.stop()
+        # as if they had been away for an hour
+        site.execute(_AGED + ", not_before = not_before - interval '1 hour'")
+        with site.crew(Increment, run):
+            _tries_until_freed(site, run, other)
     assert site.outcome(run).state == "succeeded"
 
 

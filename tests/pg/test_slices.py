@@ -251,3 +251,16 @@ def test_every_connection_bounds_its_statements(pg: Connection) -> None:
     with transaction(pg, READ_LIMITS):
         assert pg.execute(shown).fetchone() == ("2s", "30s")
     assert pg.execute(shown).fetchone() == ("35s", "5min")
+
+
+def test_a_sweep_takes_the_slice_that_has_waited_longest(
+    pg: Connection, ledger: Ledger, run: str
+) -> None:
+    """I2: or the first ones, whose rows stay locked, would come again before the last is tried."""
+    free_slices(pg, ledger, 3)
+    pg.execute(
+        "UPDATE backfill.slice SET phase = 'sweep',"
+        " not_before = clock_timestamp() - make_interval(mins => number)"
+    )
+    taken = [claim(pg, ledger, slot=slot, phase=SlicePhase.SWEEP) for slot in range(3)]
+    assert [held and held.number for held in taken] == [3, 2, 1]
