@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 
 import psycopg
 
 from backfill.engine import lifecycle
+from backfill.engine.beat import LONGEST_CALL_SECONDS
 from backfill.engine.bench import Bench
 from backfill.engine.telling import in_a_reason
 from backfill.errors import UnreachableError
@@ -16,9 +19,12 @@ from backfill.model import PauseCause
 from backfill.pg.blocking import who_locks
 from backfill.pg.connect import Connection, refuse_standby, server_time
 from backfill.pg.failure import Fault, FaultKind, classify
+from backfill.pg.freeing import Lapsed
 from backfill.pg.ledger import Ledger, Run, pauses, totals
 from backfill.pg.quarantine import open_quarantine
 
+#: After so many failures without a commit between, in any process, the run pauses.
+SLICE_ATTEMPTS = 6
 #: The share of rows in quarantine counts from so many rows paged on: the first rows prove nothing.
 SHARE_COUNTS_FROM_ROWS = 1_000
 
@@ -126,6 +132,46 @@ def pause_for_failures(bench: Bench, number: int, attempts: int, fault: Fault) -
             who = who_locks(bench.conn, tables) or "no session locks the whole table now"
             reason = f"{reason}; {who}"
     pause_for_error(bench, reason)
+
+
+def pause_for_unexpected(bench: Bench, number: int, attempts: int, error: BaseException) -> None:
+    """Pause because a defect, ours or of the job's code, meets every worker that tries a slice.
+
+    The error's message is left out: a KeyError's is a value.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {frames[-1].name}" if frames else ""
+    pause_for_error(
+        bench,
+        f"slice {number} failed {attempts} times in a row, last with an unexpected"
+        f" {type(error).__name__}{place}; the log has the place",
+    )
+
+
+def pause_for_lapses(
+    conn: Connection, ledger: Ledger, lapsed: Iterable[Lapsed], *, by: str
+) -> None:
+    """Pause runs whose slices lose one holder after the other, with nothing done between.
+
+    Something in the slice ends each process that takes it, or keeps it for longer than a lease
+    lasts: the next would fare no better, and would take its neighbours' slices with it.
+    """
+    for slice_ in lapsed:
+        if slice_.times < SLICE_ATTEMPTS:
+            continue
+        lifecycle.pause(
+            conn,
+            ledger,
+            slice_.run,
+            PauseCause.ERROR,
+            reason=f"slice {slice_.number} was lost {slice_.times} times in a row, last by"
+            f" {slice_.holder}, and nothing was committed between: each holder was gone, or a call"
+            f" or a read took longer than {LONGEST_CALL_SECONDS:.0f} s",
+            ends="find the row that ends the process (its log, the system's log: out of memory?),"
+            " or make batch_rows smaller or the call shorter, then"
+            f" `backfill resume {slice_.run}`",
+            by=by,
+        )
 
 
 def pause_unless_transient(bench: Bench, error: psycopg.Error) -> None:

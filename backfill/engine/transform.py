@@ -131,13 +131,18 @@ class PythonTransform:
 
     def _call_batch(self, rows: Sequence[Row]) -> list[Outcome]:
         try:
-            results = self._function(list(rows))
+            return self._aligned(self._function(list(rows)), rows)
         except self._outages as error:
             raise self._outage(error) from error
+        except StopError:
+            raise
         except Exception as error:
             if len(rows) > 1:
                 raise RowsRefusedError(len(rows), type(error).__name__) from error
             return [self._refusal(error)]
+
+    def _aligned(self, results: Any, rows: Sequence[Row]) -> list[Outcome]:
+        """What `transform_batch` returned; a result may be a generator, whose code runs here."""
         if isinstance(self._target, Call):
             return [_CALLED] * len(rows)
         if isinstance(results, str | bytes | Mapping) or not isinstance(results, Sequence):

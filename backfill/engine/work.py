@@ -22,12 +22,8 @@ from backfill.engine.bench import Bench
 from backfill.engine.ending import after_run_called
 from backfill.engine.faults import (
     Interruption,
-    LimitedError,
-    NotAllowedError,
-    OutageError,
     RetriableError,
     RowsRefusedError,
-    StaleEpochError,
     StopError,
 )
 from backfill.engine.frontier import place_next
@@ -35,12 +31,13 @@ from backfill.engine.hooks import call_hook
 from backfill.engine.live import obey
 from backfill.engine.pausing import (
     pause_for_error,
-    pause_for_failures,
+    pause_for_lapses,
     pause_for_window,
     pause_over_budget,
     pause_unless_transient,
 )
 from backfill.engine.report import Ended, Report
+from backfill.engine.returning import Returned, interrupted, log_failure, unexpected
 from backfill.engine.sizing import Resized
 from backfill.engine.standby import tell_if_unconfirmed
 from backfill.engine.stuck import fail_if_stuck
@@ -57,15 +54,6 @@ log = structlog.get_logger("backfill")
 
 #: A batch is tried so often in a row; then its slice is given back and waits.
 BATCH_ATTEMPTS = 4
-#: After so many failures without a commit between, in any process, the run pauses.
-SLICE_ATTEMPTS = 6
-#: A lock that is waited for comes free by itself as a rule, also at night: a migration may stand
-#: in the queue before us for as long as somebody's report runs. So the run goes on by itself within
-#: LOCKED_WAIT_SECONDS of its end, and pauses after about ten minutes.
-LOCKED_ATTEMPTS = 60
-LOCKED_WAIT_SECONDS = 10.0
-#: The longest that a slice waits after a failure or an outage that names no time.
-LONGEST_WAIT_SECONDS = 60.0
 #: A slice whose deferred rows are all locked by others is swept again after this time.
 SWEEP_WAIT_SECONDS = 0.25
 #: A worker without a slice looks again for so long, so often; then its slot is empty.
@@ -177,7 +165,8 @@ def _take(bench: Bench, state: RunState, slot: int) -> Slice | None:
         RunState.SWEEPING: SlicePhase.SWEEP,
         RunState.VERIFYING: SlicePhase.VERIFY,
     }[state]
-    freeing.free_lapsed(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
+    freed, _ = freeing.free_lapsed(bench.conn, bench.ledger, bench.run.id, by=bench.holder)
+    pause_for_lapses(bench.conn, bench.ledger, freed, by=bench.holder)
     with slices.room(bench.conn, bench.ledger, bench.max_slots):
         held = slices.claim(
             bench.conn,
@@ -204,7 +193,11 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
     """Work a slice until it is done in its phase, or something ends it; then give it back."""
     bench.halving.clear()
     bench.memory.forget()
-    wait_seconds, failed, why = 0.0, False, "phase done"
+    back, committed = Returned(why="phase done"), report.batches
+
+    def failures() -> int:
+        return held.attempts if report.batches == committed else 0
+
     try:
         if held.phase is SlicePhase.VERIFY:
             verdict = verify(bench, held)
@@ -218,31 +211,23 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
                 )
         else:
             wait_seconds = _batches(bench, held, report, is_over)
-    except (StaleEpochError, NotAllowedError) as error:
-        why = str(error)
-    except LimitedError as limited:
-        why, wait_seconds = str(limited), limited.seconds
-    except OutageError as outage:
-        why = f"outage: {outage.reason}"
-        failed = True
-        bench.observer.outage(bench)
-        wait_seconds = outage.seconds if outage.seconds is not None else _backoff(held.attempts)
-        _log_failure(held, why, attempt=held.attempts)
-    except RetriableError as error:
-        why, failed = error.fault.summary, True
-        wait_seconds, attempts = _backoff(held.attempts), held.attempts + 1
-        if error.fault.is_locked_out:
-            wait_seconds = min(wait_seconds, LOCKED_WAIT_SECONDS)
-        if attempts >= (LOCKED_ATTEMPTS if error.fault.is_locked_out else SLICE_ATTEMPTS):
-            pause_for_failures(bench, held.number, attempts, error.fault)
-    except StopError as error:
-        why, failed = error.summary, True
-        pause_for_error(bench, error.reason)
+            back = replace(back, wait_seconds=wait_seconds)
+    except Interruption as error:
+        back = interrupted(bench, held, error, failures=failures())
+    except BaseException as error:
+        back = unexpected(bench, held, error, failures=failures())
+        raise
     finally:
         # whatever happens here, also a Ctrl-C: the slice goes back, or its lease runs out
         with suppress(psycopg.Error):
-            slices.release(bench.conn, bench.ledger, held, wait_seconds=wait_seconds, failed=failed)
-    log.debug(Event.SLICE_RETURNED, run=held.run, slice=held.number, why=why)
+            slices.release(
+                bench.conn,
+                bench.ledger,
+                held,
+                wait_seconds=back.wait_seconds,
+                failed=back.failed,
+            )
+    log.debug(Event.SLICE_RETURNED, run=held.run, slice=held.number, why=back.why)
 
 
 def _batches(bench: Bench, held: Slice, report: Report, is_over: Callable[[], bool]) -> float:
@@ -334,7 +319,7 @@ def _attempt(bench: Bench, held: Slice, rows: int) -> batch.Batch:
             bench.observer.batch_failed(bench, error.fault.sqlstate)
             if error.timed_out:
                 _resized(held, bench.sizer.timed_out())
-        _log_failure(held, str(error))
+        log_failure(held, str(error))
         bench.reconnect_if_closed()
         raise
 
@@ -366,18 +351,3 @@ def _tell(bench: Bench, done: batch.Batch) -> None:
     )
     bench.observer.batch_committed(bench, info, held, done.added)
     call_hook(bench, "after_batch", lambda: bench.job.after_batch(info))
-
-
-def _backoff(attempts: int) -> float:
-    return float(min(LONGEST_WAIT_SECONDS, 0.5 * 2**attempts))
-
-
-def _log_failure(held: Slice, error: str, *, attempt: int | None = None) -> None:
-    log.warning(
-        Event.BATCH_FAILED,
-        run=held.run,
-        slice=held.number,
-        epoch=held.epoch,
-        error=error,
-        **({} if attempt is None else {"attempt": attempt}),
-    )

@@ -1,6 +1,10 @@
 """Freeing slices whose lease has run out, and ending the backends of holders that hang (I3).
 
 A slice whose row a batch still holds is passed by: it is its holder's until that batch ends.
+
+How often a slice has been lost since it last came forward is counted in the events: who dies cannot
+count it. An orderly return that makes the slice wait begins the count anew as a commit does, for
+it shows that whoever worked there has lived.
 """
 
 from __future__ import annotations
@@ -17,12 +21,26 @@ from backfill.pg.ledger import Ledger, add_event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapsed:
-    """A slice whose lease had run out, as it was."""
+    """A slice whose lease had run out, as it was.
+
+    Attributes:
+        times: so often, this time included, since something was committed; 0: it is held still.
+    """
 
     run: str
     number: int
     epoch: int
     holder: str
+    times: int = 0
+
+
+# By event_by_run. Asked for a slice that has just been freed, so seldom.
+_TIMES = """
+SELECT count(*) FROM {s}.slice AS s JOIN {s}.event AS e ON e.run = s.run
+ WHERE s.run = %(run)s AND s.number = %(number)s
+   AND e.name = %(name)s AND e.detail ->> 'slice' = s.number::text
+   AND e.at > greatest(s.progress_at, s.not_before)
+"""
 
 
 def free_lapsed(
@@ -68,7 +86,16 @@ def free_lapsed(
             holder=row["holder"],
             epoch=row["epoch"],
         )
-    return [Lapsed(**row) for row in freed], [Lapsed(**row) for row in stuck]
+    return [
+        Lapsed(**row, times=_times(conn, ledger, row["run"], row["number"])) for row in freed
+    ], [Lapsed(**row) for row in stuck]
+
+
+def _times(conn: Connection, ledger: Ledger, run: str, number: int) -> int:
+    row = conn.execute(
+        ledger.q(_TIMES), {"run": run, "number": number, "name": str(Event.SLICE_FREED)}
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def terminate_backends(conn: Connection, names: Sequence[str], *, busy_seconds: float) -> list[int]:

@@ -27,7 +27,7 @@ from kombu.exceptions import OperationalError
 
 from backfill.checkpoint import Checkpoint
 from backfill.engine import schedule
-from backfill.engine.pausing import open_window
+from backfill.engine.pausing import open_window, pause_for_lapses
 from backfill.errors import BackfillError
 from backfill.events import Event
 from backfill.job import Options
@@ -201,6 +201,7 @@ class Reconciler:
                     caused_by=self.name,
                     pid=pid,
                 )
+        pause_for_lapses(conn, ledger, freed, by=self.name)
         return [lapsed.run for lapsed in freed]
 
     def _longest_statement(self, conn: Connection, ledger: Ledger) -> float:

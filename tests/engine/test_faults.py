@@ -17,7 +17,8 @@ import pytest
 from backfill.clock import SystemClock
 from backfill.engine import here
 from backfill.engine.bench import Bench
-from backfill.engine.work import LOCKED_ATTEMPTS, SLICE_ATTEMPTS
+from backfill.engine.pausing import SLICE_ATTEMPTS
+from backfill.engine.returning import LOCKED_ATTEMPTS
 from backfill.errors import RetryLater, UnreachableError
 from backfill.job import Job, Options, Row, Sql, Table, Update
 from backfill.local.postgres import LocalPostgres

@@ -70,8 +70,8 @@ class Halt:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other quickly."""
-    monkeypatch.setattr("backfill.engine.work.SLICE_ATTEMPTS", 2)
-    monkeypatch.setattr("backfill.engine.work.LOCKED_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("backfill.engine.returning.SLICE_ATTEMPTS", 2)
+    monkeypatch.setattr("backfill.engine.returning.LOCKED_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(
         "backfill.engine.source.READ_LIMITS",
         Limits(lock_timeout_seconds=0.03, statement_timeout_seconds=30.0),
@@ -109,7 +109,7 @@ def test_a_table_that_stays_locked_pauses_the_run_and_names_who_waits_for_whom(
     site: Worksite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I1, I7: nothing is lost; after `resume` it ends right."""
-    monkeypatch.setattr("backfill.engine.work.LOCKED_ATTEMPTS", 2)
+    monkeypatch.setattr("backfill.engine.returning.LOCKED_ATTEMPTS", 2)
     site.numbers(2_000)
     run = site.begun(Increment, options=SMALL)
     halt = Halt()

@@ -301,6 +301,32 @@ def test_a_call_that_never_comes_back_does_not_keep_its_slice(
     assert len(calls) == 2
 
 
+def test_calls_that_never_come_back_in_time_pause_the_run(
+    site: Worksite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call for a page of rows that takes too long does so for whoever takes the slice next."""
+    monkeypatch.setattr(beat, "LONGEST_CALL_SECONDS", 0.1)
+    site.numbers(1)
+    run = site.enqueue(Announce)
+    calls: list[int] = []
+
+    def during(row: Row) -> None:
+        calls.append(row.id)
+        epoch = site.value("SELECT epoch FROM backfill.slice")
+        until(
+            lambda: site.value("SELECT epoch > %s FROM backfill.slice", epoch),
+            what="the slice to be taken away",
+        )
+
+    settings = replace(QUICK, lease_seconds=0.2)
+    with meanwhile(Announce, during):
+        paused = site.work(Announce, run, threads=2, settings=settings)
+    assert paused.state == "paused"
+    assert "slice 1 was lost 6 times in a row" in paused.why_paused
+    assert "call shorter" in paused.pauses[0].ends
+    assert len(calls) >= 6
+
+
 def test_a_slice_that_is_taken_away_is_noticed_and_nothing_is_recorded_twice(
     site: Worksite,
 ) -> None:
