@@ -112,7 +112,8 @@ def _is_a_defect(bench: Bench, error: BaseException) -> bool:
 
 
 def _backoff(failures: int) -> float:
-    return float(min(LONGEST_WAIT_SECONDS, 0.5 * 2**failures))
+    # an outage may last for days: 2 to the power of 1,024 is no float any more
+    return float(min(LONGEST_WAIT_SECONDS, 0.5 * 2 ** min(failures, 10)))
 
 
 def log_failure(held: Slice, error: str, *, attempt: int | None = None) -> None:

@@ -19,6 +19,7 @@ from backfill.engine import here
 from backfill.engine.bench import Bench
 from backfill.engine.pausing import SLICE_ATTEMPTS
 from backfill.engine.returning import LOCKED_ATTEMPTS
+from backfill.engine.work import work
 from backfill.errors import RetryLater, UnreachableError
 from backfill.job import Job, Options, Row, Sql, Table, Update
 from backfill.local.postgres import LocalPostgres
@@ -329,6 +330,29 @@ def test_while_the_outside_world_is_away_the_slice_waits_and_no_row_is_blamed(
     _check_incremented(done, site)
     assert [key for key in asked if key != 15] == [k for k in range(1, 31) if k != 15]
     assert "run.paused" not in done.event_names
+
+
+def test_an_outage_that_lasts_for_days_is_still_waited_for(site: Worksite) -> None:
+    """A backoff that doubles has its end before the number is too large."""
+
+    def answer(row: Row) -> dict[str, object]:
+        raise ConnectionError
+
+    Geocode.answer = answer
+    site.numbers(3)
+    run = site.begun(Geocode)
+    bench = site.bench(Geocode, run)
+    work(bench, slot=0, budget_seconds=0.1)
+    tries = site.value("SELECT attempts FROM backfill.slice")
+    site.execute(
+        "UPDATE backfill.slice SET attempts = sign(%s) * 5000, not_before = '-infinity'", tries
+    )
+    work(bench, slot=0, budget_seconds=0.1)
+    bench.close()
+    assert site.rows(
+        "SELECT abs(attempts), not_before - clock_timestamp() BETWEEN '50 s' AND '60 s'"
+        " FROM backfill.slice"
+    ) == [(5001, True)]
 
 
 WRONG: dict[str, tuple[Any, str]] = {
