@@ -20,6 +20,7 @@ one of any other exception.
 
 from __future__ import annotations
 
+import math
 import sys
 from enum import IntEnum
 
@@ -131,10 +132,16 @@ class RetryLater(Exception):  # noqa: N818 - the public name says what happens n
 
     Args:
         reason: shown in the run's events.
-        seconds: how long to wait at least; None: the engine's own backoff.
+        seconds: how long to wait at least, 0 or more; more than an hour is an hour; None: the
+            engine's own backoff.
+
+    Raises:
+        ValueError: `seconds` is negative, infinite or no number.
     """
 
     def __init__(self, reason: str = "", *, seconds: float | None = None) -> None:
+        if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+            raise ValueError(f"RetryLater: seconds is {seconds}; it takes a number from 0 on")
         super().__init__(reason)
         self.reason = reason
         self.seconds = seconds

@@ -39,6 +39,9 @@ LOCKED_ATTEMPTS = 60
 LOCKED_WAIT_SECONDS = 10.0
 #: The longest that a slice waits after a failure or an outage that names no time.
 LONGEST_WAIT_SECONDS = 60.0
+#: The longest that a transform may make it wait: what RetryLater was told may be a mistake, such as
+#: milliseconds, and nobody asks again before.
+LONGEST_RETRY_SECONDS = 3600.0
 #: Whose code ends the process by SystemExit when it is told to; anybody else's does it to a row.
 _STOPPERS = frozenset({"backfill", "billiard", "celery"})
 
@@ -71,7 +74,9 @@ def interrupted(bench: Bench, held: Slice, error: Interruption, *, failures: int
             bench.observer.outage(bench)
             why = f"outage: {error.reason}"
             log_failure(held, why, attempt=failures)
-            wait_seconds = error.seconds if error.seconds is not None else _backoff(failures)
+            wait_seconds = _backoff(failures)
+            if error.seconds is not None:
+                wait_seconds = min(error.seconds, LONGEST_RETRY_SECONDS)
             return Returned(why=why, wait_seconds=wait_seconds, failed=True)
         case RetriableError(fault=fault):
             wait_seconds, attempts, most = _backoff(failures), failures + 1, SLICE_ATTEMPTS

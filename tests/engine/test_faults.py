@@ -355,6 +355,39 @@ def test_an_outage_that_lasts_for_days_is_still_waited_for(site: Worksite) -> No
     ) == [(5001, True)]
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_a_time_to_wait_that_is_none_is_its_rows_error(site: Worksite, seconds: float) -> None:
+    """The slice would be parked for ever, or its worker end with the error."""
+
+    def answer(row: Row) -> dict[str, object]:
+        if row.id == 2:
+            raise RetryLater("away", seconds=seconds)
+        return {"label": "here", "n": 1}
+
+    Geocode.answer = answer
+    site.numbers(3)
+    paused = site.run(Geocode)
+    (refused,) = paused.quarantine
+    told = f"ValueError: RetryLater: seconds is {seconds}; it takes a number from 0 on"
+    assert (refused.key, refused.message) == (("2",), told)
+
+
+def test_nobody_waits_longer_than_an_hour(site: Worksite) -> None:
+    """A Retry-After in milliseconds would park the slice for years."""
+
+    def answer(row: Row) -> dict[str, object]:
+        raise RetryLater("away", seconds=1e12)
+
+    Geocode.answer = answer
+    site.numbers(3)
+    run = site.begun(Geocode)
+    bench = site.bench(Geocode, run)
+    work(bench, slot=0, budget_seconds=0.1)
+    bench.close()
+    wait = "SELECT not_before - clock_timestamp() BETWEEN '55 min' AND '60 min' FROM backfill.slice"
+    assert site.value(wait)
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "no mapping": (["x"], "must return a mapping"),
     "another column": ({"label": "x", "m": 1}, "its target writes label, n"),
