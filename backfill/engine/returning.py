@@ -1,7 +1,8 @@
 """How a slice goes back that something ended the work on: when it may be taken again, what counts.
 
 What counts is a failure of the slice: so many in a row, in any process, without a commit between,
-pause the run, for nothing else would ever end them. A worker that is told to stop, and a database
+pause the run, for nothing else would ever end them. An outage of the world outside is none: it ends
+by itself, and is waited for however long it lasts. A worker that is told to stop, and a database
 that is away, are no failures of a slice. Who dies cannot count: see pausing.pause_for_lapses.
 """
 
@@ -54,36 +55,39 @@ class Returned:
         why: for the log.
         wait_seconds: nobody takes it before that.
         failed: counts as a failure.
+        was_outage: counts as an outage: the next one is waited for longer, however many there are.
     """
 
     why: str
     wait_seconds: float = 0.0
     failed: bool = False
+    was_outage: bool = False
 
 
-def interrupted(bench: Bench, held: Slice, error: Interruption, *, failures: int) -> Returned:
+def interrupted(bench: Bench, held: Slice, error: Interruption, *, attempts: int) -> Returned:
     """What follows from an interruption; the run is paused where that is due.
 
     Args:
-        failures: of this slice, since something was committed.
+        attempts: of this slice, since something was committed (Slice.attempts).
     """
+    failures, outages = max(attempts, 0), max(-attempts, 0)
     match error:
         case LimitedError():
             return Returned(why=str(error), wait_seconds=error.seconds)
         case OutageError():
             bench.observer.outage(bench)
             why = f"outage: {error.reason}"
-            log_failure(held, why, attempt=failures)
-            wait_seconds = _backoff(failures)
+            log_failure(held, why, attempt=outages)
+            wait_seconds = _backoff(outages)
             if error.seconds is not None:
                 wait_seconds = min(error.seconds, LONGEST_RETRY_SECONDS)
-            return Returned(why=why, wait_seconds=wait_seconds, failed=True)
+            return Returned(why=why, wait_seconds=wait_seconds, was_outage=True)
         case RetriableError(fault=fault):
-            wait_seconds, attempts, most = _backoff(failures), failures + 1, SLICE_ATTEMPTS
+            wait_seconds, most = _backoff(failures), SLICE_ATTEMPTS
             if fault.is_locked_out:
                 wait_seconds, most = min(wait_seconds, LOCKED_WAIT_SECONDS), LOCKED_ATTEMPTS
-            if attempts >= most:
-                pause_for_failures(bench, held.number, attempts, fault)
+            if failures + 1 >= most:
+                pause_for_failures(bench, held.number, failures + 1, fault)
             return Returned(why=fault.summary, wait_seconds=wait_seconds, failed=True)
         case StopError():
             pause_for_error(bench, error.reason)
@@ -91,13 +95,13 @@ def interrupted(bench: Bench, held: Slice, error: Interruption, *, failures: int
     return Returned(why=str(error))
 
 
-def unexpected(bench: Bench, held: Slice, error: BaseException, *, failures: int) -> Returned:
+def unexpected(bench: Bench, held: Slice, error: BaseException, *, attempts: int) -> Returned:
     """What follows from what nobody foresaw: the caller raises it on.
 
     Args:
-        failures: as for `interrupted`.
+        attempts: as for `interrupted`.
     """
-    why = type(error).__name__
+    why, failures = type(error).__name__, max(attempts, 0)
     if not _is_a_defect(bench, error):
         return Returned(why=why)
     if failures + 1 >= SLICE_ATTEMPTS:

@@ -195,7 +195,7 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
     bench.memory.forget()
     back, committed = Returned(why="phase done"), report.batches
 
-    def failures() -> int:
+    def attempts() -> int:
         return held.attempts if report.batches == committed else 0
 
     try:
@@ -213,9 +213,9 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
             wait_seconds = _batches(bench, held, report, is_over)
             back = replace(back, wait_seconds=wait_seconds)
     except Interruption as error:
-        back = interrupted(bench, held, error, failures=failures())
+        back = interrupted(bench, held, error, attempts=attempts())
     except BaseException as error:
-        back = unexpected(bench, held, error, failures=failures())
+        back = unexpected(bench, held, error, attempts=attempts())
         raise
     finally:
         # whatever happens here, also a Ctrl-C: the slice goes back, or its lease runs out
@@ -226,6 +226,7 @@ def _work_slice(bench: Bench, held: Slice, report: Report, is_over: Callable[[],
                 held,
                 wait_seconds=back.wait_seconds,
                 failed=back.failed,
+                was_outage=back.was_outage,
             )
     log.debug(Event.SLICE_RETURNED, run=held.run, slice=held.number, why=back.why)
 

@@ -82,7 +82,7 @@ def read_map(conn: Connection, ledger: Ledger, run: str) -> list[Cell]:
                 " (count(*) FILTER (WHERE phase = 'verify'))::int AS verify,"
                 " (count(*) FILTER (WHERE phase = 'done'))::int AS done,"
                 " (count(*) FILTER (WHERE lease_until > clock_timestamp()))::int AS held,"
-                " (count(*) FILTER (WHERE attempts > 0))::int AS failing,"
+                " (count(*) FILTER (WHERE attempts <> 0))::int AS failing,"
                 " sum(quarantined)::bigint AS quarantined, sum(deferred)::bigint AS deferred"
                 " FROM {s}.slice AS one,"
                 " (SELECT greatest(max(number), 1) AS newest FROM {s}.slice WHERE run = %(run)s)"
@@ -99,7 +99,7 @@ def read_working(conn: Connection, ledger: Ledger, run: str) -> list[Working]:
         return cursor.execute(
             ledger.q(
                 "SELECT number AS slice, slot, holder, epoch, phase, paged, batch_rows,"
-                " batch_seconds, attempts, greatest(0, extract(epoch FROM"
+                " batch_seconds, abs(attempts) AS attempts, greatest(0, extract(epoch FROM"
                 " clock_timestamp() - progress_at))::float8 AS idle_seconds"
                 " FROM {s}.slice WHERE run = %s AND holder IS NOT NULL"
                 " AND lease_until > clock_timestamp() ORDER BY slot, number"

@@ -36,6 +36,7 @@ class Slice:
 
     Attributes:
         allowance: in a run with a limit, how many rows it may still page.
+        attempts: failures in a row since the last commit; below 0: outages, which are none.
         is_cut: it ends at its cursor, where the run's limit was reached.
         wal_at: the bytes that the server's WAL had come to then; None: not asked for.
     """
@@ -306,18 +307,21 @@ def release(
     *,
     wait_seconds: float = 0.0,
     failed: bool = False,
+    was_outage: bool = False,
 ) -> bool:
     """Give a slice back; False when it is no longer ours. One statement (autocommit).
 
     Args:
         wait_seconds: nobody takes it before that.
-        failed: counts one more failure since the last commit.
+        failed, was_outage: one more in `attempts`; the first of one kind clears the other's.
     """
     return (
         conn.execute(
             ledger.q(
                 "UPDATE {s}.slice SET holder = NULL, slot = NULL, lease_until = NULL,"
-                " attempts = attempts + %(failed)s, not_before = CASE WHEN %(wait)s > 0 THEN"
+                " attempts = CASE WHEN %(failed)s THEN greatest(attempts, 0) + 1"
+                " WHEN %(outage)s THEN least(attempts, 0) - 1 ELSE attempts END,"
+                " not_before = CASE WHEN %(wait)s > 0 THEN"
                 " clock_timestamp() + make_interval(secs => %(wait)s) ELSE not_before END"
                 " WHERE run = %(run)s AND number = %(number)s AND epoch = %(epoch)s"
                 " AND holder IS NOT NULL"
@@ -327,7 +331,8 @@ def release(
                 "number": held.number,
                 "epoch": held.epoch,
                 "wait": float(wait_seconds),
-                "failed": int(failed),
+                "failed": failed,
+                "outage": was_outage,
             },
         ).rowcount
         == 1
