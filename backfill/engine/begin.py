@@ -29,14 +29,18 @@ COUNT_LIMITS = Limits(lock_timeout_seconds=1.0, statement_timeout_seconds=2.0)
 #: How long one call polls for older writers before it lets the caller look at other things.
 POLL_SECONDS = 2.0
 
-# Locks that INSERT, UPDATE, DELETE or stronger take on these tables or one of their partitions; our
-# own batches of another run are among them and end by themselves. Reads pg_locks: no lock needed.
+# Locks that INSERT, UPDATE, DELETE or stronger take on these tables or one of their partitions, at
+# any depth: who writes to a partition by its own name locks none of those above it. Our own batches
+# of another run are among them and end by themselves. Reads pg_locks: no lock needed.
 _WRITERS = """
+WITH RECURSIVE tables AS (
+    SELECT unnest(%(oids)s::oid[]) AS oid
+    UNION
+    SELECT i.inhrelid FROM pg_inherits i JOIN tables ON i.inhparent = tables.oid)
 SELECT l.virtualtransaction, l.pid FROM pg_locks l
  WHERE l.locktype = 'relation' AND l.granted
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND l.relation IN (SELECT unnest(%(oids)s::oid[]) UNION
-                      SELECT inhrelid FROM pg_inherits WHERE inhparent = ANY(%(oids)s::oid[]))
+   AND l.relation IN (SELECT oid FROM tables)
    AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                   'AccessExclusiveLock')
    AND l.pid IS DISTINCT FROM pg_backend_pid()

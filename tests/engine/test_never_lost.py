@@ -271,6 +271,30 @@ def test_a_run_waits_for_writers_that_are_older_than_itself(site: Worksite, job:
     assert site.value("SELECT n = 1 OR label = 'row 5' FROM t WHERE id = 5")
 
 
+def test_a_run_waits_for_an_older_writer_of_a_partition_of_a_partition(site: Worksite) -> None:
+    """I2: who writes to it by its own name locks none of the tables above it."""
+    site.execute(
+        "CREATE TABLE t (id bigint, part int, n int NOT NULL DEFAULT 0, PRIMARY KEY (id, part))"
+        " PARTITION BY RANGE (id)"
+    )
+    site.execute(
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (1000) PARTITION BY LIST (part)"
+    )
+    site.execute("CREATE TABLE t1a PARTITION OF t1 FOR VALUES IN (1)")
+    site.execute("INSERT INTO t SELECT i, 1 FROM generate_series(100, 120) i")
+    run = site.enqueue(Increment)
+    with site.session() as other:
+        other.execute("INSERT INTO t1a VALUES (5, 1)")
+        with site.crew(Increment, run):
+            until(
+                lambda: {"run.waiting", "run.succeeded"} & set(site.outcome(run).event_names),
+                what="the run to wait for it, or to end without",
+            )
+            other.commit()
+    assert site.outcome(run).state == "succeeded"
+    assert site.rows("SELECT id FROM t WHERE n = 0") == []
+
+
 def test_at_the_bound_a_run_with_a_todo_begins_naming_the_writer_and_still_finds_its_row(
     site: Worksite,
 ) -> None:
