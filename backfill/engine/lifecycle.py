@@ -337,7 +337,10 @@ def release_quarantine(conn: Connection, ledger: Ledger, run_id: str, *, by: str
                 " INSERT INTO {s}.deferred (run, slice, key) SELECT run, slice, key FROM released"
                 " ON CONFLICT DO NOTHING), per_slice AS ("
                 " SELECT slice, count(*) AS rows FROM released GROUP BY slice)"
-                " UPDATE {s}.slice AS s SET quarantined = quarantined - per_slice.rows,"
+                # of one epoch the checkpoint keeps the counts that are further on, and these go
+                # back; a slice that is done was left out above
+                " UPDATE {s}.slice AS s SET epoch = epoch + 1, holder = NULL, slot = NULL,"
+                " lease_until = NULL, quarantined = quarantined - per_slice.rows,"
                 " deferred = deferred + per_slice.rows, progress_at = clock_timestamp(),"
                 " phase = CASE WHEN phase = 'walk' THEN phase ELSE 'sweep' END"
                 " FROM per_slice WHERE s.run = %(run)s AND s.number = per_slice.slice"

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from backfill.checkpoint import CALL_SECONDS, Checkpoint
 from backfill.engine import lifecycle
 from backfill.errors import Quarantine
 from backfill.job import Insert, Job, Options, Row, Sql, Table, Update
+from backfill.pg import slices
 from tests.engine.factory import Outcome, Worksite
 
 #: Every table of these tests: `raw` is what the job reads, `word` and `amount` what it writes.
@@ -215,6 +217,26 @@ def test_rows_that_are_still_bad_when_they_are_taken_again_go_back_into_quaranti
     assert again.state == "paused"
     _check_quarantine(again, {5: "refuse", 61: "long"})
     assert (again.counts.written, again.counts.quarantined, again.counts.paged) == (98, 2, 100)
+
+
+def test_the_checkpoint_sees_that_rows_were_taken_out_of_the_quarantine(
+    site: Worksite, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I4: their slice was done, and its counts went back; the copy follows the ledger."""
+    monkeypatch.setattr("backfill.checkpoint.SLOW_SECONDS", CALL_SECONDS)  # machines may be busy
+    _poison(site, rows=10, bad={3: "raise"})
+    paused = site.run(Weigh)
+    assert (paused.state, paused.by_phase["done"]) == ("paused", 1)
+    checkpoint = Checkpoint(redis_url, site.ledger.id)
+    run = paused.run.id
+    checkpoint.rebuild(run, slices.all_counts(site.conn, site.ledger, run))
+    lifecycle.release_quarantine(site.conn, site.ledger, run, by="the test")
+    checkpoint.rebuild(run, slices.all_counts(site.conn, site.ledger, run))
+    seen = checkpoint.read(run)
+    checkpoint.close()
+    assert seen is not None
+    assert seen.counts == site.outcome(paused.run).counts
+    assert (seen.counts.quarantined, seen.counts.deferred) == (0, 1)
 
 
 def test_more_rows_in_quarantine_than_allowed_stop_the_run_at_once(site: Worksite) -> None:
