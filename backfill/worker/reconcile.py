@@ -28,7 +28,6 @@ from kombu.exceptions import OperationalError
 from backfill.checkpoint import Checkpoint
 from backfill.engine import schedule
 from backfill.engine.pausing import open_window, pause_for_lapses
-from backfill.errors import BackfillError
 from backfill.events import Event
 from backfill.job import Options
 from backfill.model import RunState
@@ -91,7 +90,7 @@ class Reconciler:
             for database in self._project.settings.ledgers:
                 try:
                     self.round(database)
-                except (psycopg.Error, BackfillError, OperationalError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - the thread's boundary: the next round tries again
                     log.warning(
                         Event.RECONCILE_FAILED, database=database, error=type(error).__name__
                     )
@@ -282,7 +281,11 @@ class Reconciler:
         return [slot for slot in slots_of(run) if slot not in busy]
 
     def _messages_waiting(self) -> int:
-        """Messages in our queue; 0 when the broker cannot say."""
+        """Messages in our queue.
+
+        Raises:
+            OperationalError: the broker is away, so nobody knows; the next round asks again.
+        """
         with self._app.connection_for_write() as connection:
             try:
                 # passive: it may have been declared with arguments of the application's own
@@ -291,4 +294,7 @@ class Reconciler:
                 )
             except connection.channel_errors:  # there is none: in Redis an empty one is none
                 return 0
+            except connection.connection_errors as error:
+                # lost since Kombu connected, so raised as the transport's own: no OSError, either
+                raise OperationalError(f"the broker has gone: {type(error).__name__}") from error
             return int(queue.message_count)

@@ -1,0 +1,53 @@
+"""The reconciler's timer: what goes wrong in a round is over with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from backfill.worker.reconcile import Reconciler
+from tests.acceptance.crew import Crew
+from tests.chaos.proxy import Proxy
+
+
+@pytest.fixture
+def proxy(crew: Crew, redis_url: str) -> Iterator[Proxy]:
+    """Between the project and its Redis."""
+    port = urlsplit(redis_url).port
+    assert port is not None
+    with Proxy(port) as proxy:
+        crew.add_environment(
+            BACKFILL_REDIS_URL=redis_url.replace(f":{port}", f":{proxy.address[1]}")
+        )
+        yield proxy
+
+
+def see_a_further_round(crew: Crew) -> None:
+    """Wait until the timer has said once more that its worker lives."""
+    ((seen_at,),) = crew.query("SELECT max(seen_at) FROM backfill.worker")
+    crew.wait(
+        lambda: crew.query("SELECT FROM backfill.worker WHERE seen_at > %s", seen_at),
+        "a further round",
+        seconds=10,
+    )
+
+
+def test_the_timer_goes_on_when_the_broker_goes_at_any_of_its_commands(
+    crew: Crew, proxy: Proxy
+) -> None:
+    """Between Kombu's PING and our question Redis may go: that is raised as Redis's own error."""
+    crew.enqueue("count")
+    crew.conn.execute("UPDATE backfill.slot SET sent_at = '-infinity'")
+    proxy.lose_reply = lambda piece: b"LLEN" in piece and not proxy.lost
+    timer = Reconciler(crew.project, crew.app, name="a")
+    timer.start()
+    crew.wait(lambda: proxy.lost, "the broker goes while the queue's length is asked for")
+    see_a_further_round(crew)
+    see_a_further_round(crew)
+    crew.wait(
+        lambda: not crew.query("SELECT FROM backfill.slot WHERE sent_at < now() - interval '1 h'"),
+        "what was lost is sent",
+    )
+    timer.stop()
