@@ -9,19 +9,18 @@ Every period each worker says in the ledger that it lives. Whoever holds the rec
 
 Nothing here is needed for the data to be right (I3): two reconcilers at once send messages twice,
 and doubled messages find their slot taken. Dying anywhere in here costs one lease. It does not
-depend on Redis delivering anything again by itself, which can take minutes.
+depend on Redis delivering anything again by itself, which can take minutes. Each database has its
+own thread (rounds.py): one that hangs leaves the runs of the others alone.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import psycopg
-import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -30,14 +29,14 @@ from backfill.engine import schedule
 from backfill.engine.pausing import open_window, pause_for_lapses
 from backfill.events import Event
 from backfill.job import Options
+from backfill.job.declaration import Declaration
 from backfill.model import RunState
 from backfill.pg import freeing, slices
 from backfill.pg.connect import Connection, application_name
 from backfill.pg.ledger import Ledger, Run, add_event, live_runs
 from backfill.project import Desk, Project
+from backfill.worker.rounds import Rounds
 from backfill.worker.send import send_slot, slots_of
-
-log = structlog.get_logger("backfill")
 
 #: A message that was sent so long ago and fills no slot is taken for lost, if the queue is empty;
 #: each message that waits there may take a task's time before it is this one's turn.
@@ -49,6 +48,10 @@ SPARE_SECONDS = 5.0
 #: A worker that stopped without a word is forgotten after this time.
 FORGET_SECONDS = 3600.0
 
+#: Schedules of several databases tick at once, and jobs are imported when the first one does. No
+#: pool's process waits for this lock, which it may have been forked with: it has no reconciler.
+_importing = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
@@ -59,8 +62,29 @@ class Round:
     sent: int = 0
 
 
+class Reconciling(Rounds):
+    """The reconciler's threads in one worker, one for each database: see `Rounds`.
+
+    Args:
+        databases: their names in the project's settings.
+        name: the worker's name, as others see it.
+    """
+
+    def __init__(
+        self, project: Project, app: Celery, databases: Iterable[str], *, name: str
+    ) -> None:
+        super().__init__(
+            project,
+            databases,
+            name="backfill-reconcile",
+            duty=lambda _: Reconciler(project, app, name=name),
+            seconds=project.settings.engine.reconcile_seconds,
+            failed=Event.RECONCILE_FAILED,
+        )
+
+
 class Reconciler:
-    """The reconciler of one worker.
+    """The reconciler of one worker for one database; used by one thread.
 
     Args:
         name: the worker's name, as others see it.
@@ -70,64 +94,27 @@ class Reconciler:
         self._project = project
         self._app = app
         self.name = name
-        self._desks: dict[str, Desk] = {}
-        self._checkpoints: dict[str, Checkpoint | None] = {}
-        self._mended_at: dict[str, float] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="backfill-reconcile", daemon=True)
+        self._checkpoint: Checkpoint | None = None
+        self._mended_at = -MEND_SECONDS
 
-    def start(self) -> None:
-        """Start the timer."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the timer, and say that this worker has gone."""
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            for database in self._project.settings.ledgers:
-                try:
-                    self.round(database)
-                except Exception as error:  # noqa: BLE001 - the thread's boundary: the next round tries again
-                    log.warning(
-                        Event.RECONCILE_FAILED, database=database, error=type(error).__name__
-                    )
-                    self._close(database)
-            self._stop.wait(self._project.settings.engine.reconcile_seconds)
-        for database, desk in self._desks.items():
-            try:
+    def end(self, desk: Desk | None) -> None:
+        """Say that this worker has gone."""
+        try:
+            if desk is not None:
                 desk.conn.execute(
                     desk.ledger.q("DELETE FROM {s}.worker WHERE name = %s"), [self.name]
                 )
-            except psycopg.Error:
-                log.debug(Event.DATABASE_UNREACHABLE, database=database)
-        self.close()
+        finally:
+            if self._checkpoint is not None:
+                self._checkpoint.close()
 
-    def close(self) -> None:
-        """Close all connections; the timer must not run (any more)."""
-        for database in list(self._desks):
-            self._close(database)
-        for checkpoint in self._checkpoints.values():
-            if checkpoint is not None:
-                checkpoint.close()
-        self._checkpoints.clear()
-
-    def _close(self, database: str) -> None:
-        desk = self._desks.pop(database, None)
-        if desk is not None:
-            desk.conn.close()
-
-    def round(self, database: str) -> Round:
-        """One round for one database.
+    def round(self, desk: Desk) -> Round:
+        """One round.
 
         Raises:
-            BackfillError, psycopg.Error: the database is away; the next round tries again.
+            psycopg.Error: the database is away; the next round tries again.
+            OperationalError: the broker is.
         """
-        desk = self._desks.get(database)
-        if desk is None:
-            desk = self._desks[database] = self._project.open(database)
         conn, ledger = desk.conn, desk.ledger
         self._report_alive(conn, ledger)
         if not self._lead(conn, ledger):
@@ -136,8 +123,8 @@ class Reconciler:
         schedule.tick(
             conn,
             ledger,
-            database=database,
-            declare=self._project.declaration,
+            database=desk.database,
+            declare=self._declaration,
             source=self._project.source,
             environ=self._project.environ,
             by=self.name,
@@ -150,6 +137,10 @@ class Reconciler:
         # only now what needs the broker: its absence ends the round
         sent = sum(self._reconcile(desk, run, lost_a_holder=run.id in freed) for run in runs)
         return Round(is_leader=True, freed=len(freed), sent=sent)
+
+    def _declaration(self, job: str) -> Declaration:
+        with _importing:
+            return self._project.declaration(job)
 
     def _report_alive(self, conn: Connection, ledger: Ledger) -> None:
         conn.execute(
@@ -215,15 +206,15 @@ class Reconciler:
 
     def _mend_checkpoint(self, desk: Desk, runs: Sequence[Run]) -> None:
         now = time.monotonic()
-        if now - self._mended_at.get(desk.database, -MEND_SECONDS) < MEND_SECONDS:
+        if now - self._mended_at < MEND_SECONDS:
             return
-        self._mended_at[desk.database] = now
-        if desk.database not in self._checkpoints:
-            self._checkpoints[desk.database] = self._project.checkpoint(desk.ledger)
-        checkpoint = self._checkpoints[desk.database]
+        self._mended_at = now
+        if self._checkpoint is None:
+            self._checkpoint = self._project.checkpoint(desk.ledger)
         for run in runs:
-            if checkpoint is not None and run.began:
-                checkpoint.rebuild(run.id, slices.all_counts(desk.conn, desk.ledger, run.id))
+            if self._checkpoint is not None and run.began:
+                counts = slices.all_counts(desk.conn, desk.ledger, run.id)
+                self._checkpoint.rebuild(run.id, counts)
 
     def _reconcile(self, desk: Desk, run: Run, *, lost_a_holder: bool) -> int:
         if run.run_state is RunState.PAUSED:

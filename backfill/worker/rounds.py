@@ -25,7 +25,7 @@ END_SECONDS = 3.0
 class Duty(Protocol):
     """What is done in each round for one database; used by one thread."""
 
-    def round(self, desk: Desk) -> None:
+    def round(self, desk: Desk) -> object:
         """Do it once; whatever it raises, the next round has a new connection."""
 
     def end(self, desk: Desk | None) -> None:

@@ -28,7 +28,7 @@ from backfill.worker.benches import Benches
 from backfill.worker.beside import Beside
 from backfill.worker.broker import mend_channels
 from backfill.worker.notices import Notices
-from backfill.worker.reconcile import Reconciler
+from backfill.worker.reconcile import Reconciling
 
 log = structlog.get_logger("backfill")
 
@@ -82,7 +82,7 @@ class Wiring:
         """Start the timers of the worker of that name."""
         project, databases = self.project, self.project.settings.ledgers
         self._timers = [
-            Reconciler(project, self.app, name=name),
+            Reconciling(project, self.app, databases, name=name),
             Beside(project, databases, name=name),
             Notices(project, databases, name=name),
             *self.beside,

@@ -38,11 +38,11 @@ class Rounds:
     def __call__(self, name: str = "a") -> Round:
         if name not in self._made:
             self._made[name] = Reconciler(self._crew.project, self._crew.app, name=name)
-        return self._made[name].round("default")
+        return self._made[name].round(self._crew.desk)
 
     def close(self) -> None:
         for reconciler in self._made.values():
-            reconciler.close()
+            reconciler.end(self._crew.desk)
 
 
 @pytest.fixture
