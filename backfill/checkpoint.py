@@ -7,7 +7,7 @@ Keys, all under `backfill:{ledger id}:` and all rebuilt from the ledger when the
 | `run:{id}` | hash | counts by outcome; `settled_rate` (decayed, keys/s), `since`, `at`; `built` |
 | `run:{id}:slices` | hash | slice number → JSON: epoch and the slice's counts |
 | `run:{id}:bucket` | string | until when what came was used (the server's clock, µs) |
-| `run:{id}:batches` | hash | numbers (watch/batches.py); `seq:{process}` → its last call |
+| `run:{id}:batches` | hash | numbers (watch/batches.py); `seq:{caller}` → its last call |
 | `run:{id}:picture` | string | JSON of a live run (watch/picture.py), for a few seconds |
 | `run:{id}:recent` | list | JSON of how far it was in each of the last MOST_RECENT seconds |
 | `run:{id}:pulses` | list | JSON of the ledger's pulses |
@@ -135,7 +135,7 @@ redis.call('SET', KEYS[1], string.format('%.0f', used_until), 'EX', keep)
 return wait
 """
 
-# KEYS: batches. ARGV: keep, process, number of its call, then name and difference by turns.
+# KEYS: batches. ARGV: keep, caller, number of its call, then name and difference by turns.
 # A call that is repeated, because its answer was lost, has the number of the one before.
 _COUNT = """
 local mark = 'seq:' .. ARGV[2]
@@ -266,14 +266,14 @@ class Checkpoint:
         )
         return None if micros is None else int(cast("int", micros)) / 1e6
 
-    def count(self, run: str, process: str, call: int, added: Mapping[str, float]) -> bool:
-        """Add to a run's numbers by name, once for each `call` of a process; False: Redis is away.
+    def count(self, run: str, caller: str, call: int, added: Mapping[str, float]) -> bool:
+        """Add to a run's numbers by name, once for each `call` of a caller; False: Redis is away.
 
         Args:
-            process: unlike all others', also unlike an earlier one's.
-            call: rises with each call that was answered.
+            caller: a thread of a process; unlike all others, also unlike an earlier one.
+            call: above all calls that it has made before.
         """
-        arguments: list[str | int | float] = [KEEP_SECONDS, process, call]
+        arguments: list[str | int | float] = [KEEP_SECONDS, caller, call]
         for name, value in added.items():
             arguments += [name, value]
         key = self._run(run) + ":batches"

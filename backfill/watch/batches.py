@@ -13,6 +13,8 @@ last moments, and with Redis all are lost. What has to be right is counted in th
 
 from __future__ import annotations
 
+import os
+import threading
 import uuid
 from collections import defaultdict
 
@@ -24,13 +26,38 @@ EDGES = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 1
 LOST, OUTAGE = "lost", "outage"
 
 
-class BatchCounts:
-    """The numbers of one process for one run, and which of them Redis has not got yet."""
+class _Caller(threading.local):
+    """Who calls Redis: a thread of a process, with all its workbenches, one after the other.
+
+    Redis remembers each caller's last call of a run (`seq:`), so callers must be few; and takes a
+    lower number for a call repeated, so no two may call by turns under one name, as threads do.
+    """
 
     def __init__(self) -> None:
-        # a process's number may be given to another one later, so it gets a name of its own
-        self._process = uuid.uuid4().hex
-        self._call = 1
+        self._process = 0
+        self._name = ""
+        self._calls = 0
+
+    def next(self) -> tuple[str, int]:
+        """Its name, and a number above all that it has had, whatever they were for."""
+        if self._process != os.getpid():
+            # a process's number may be given to another one later, so it gets a name of its own
+            self._process, self._name, self._calls = os.getpid(), uuid.uuid4().hex, 0
+        self._calls += 1
+        return self._name, self._calls
+
+
+_caller = _Caller()
+
+
+class BatchCounts:
+    """The numbers of a workbench, and which of them Redis has not got yet; used by one thread.
+
+    Of two for one run in the same thread the earlier one must be out of use.
+    """
+
+    def __init__(self) -> None:
+        self._call: tuple[str, int] = ("", 0)
         self._sent: dict[str, float] | None = None
         self._added: dict[str, float] = defaultdict(float)
 
@@ -52,6 +79,6 @@ class BatchCounts:
             if not self._added:
                 return
             self._sent, self._added = self._added, defaultdict(float)
-        if checkpoint.count(run, self._process, self._call, self._sent):
+            self._call = _caller.next()
+        if checkpoint.count(run, *self._call, self._sent):
             self._sent = None
-            self._call += 1

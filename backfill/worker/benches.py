@@ -1,12 +1,23 @@
 """The workbenches of a worker process, kept between the tasks of a run.
 
-Each thread has its own (Celery's pool may be of threads): a connection serves one at a time.
+A workbench is made by connecting and by the job's `setup`, which may take its time, so it waits for
+the run's next task; but its connection is one of few. So it goes
+- when a task of ours finds that the run has ended (tasks.py),
+- when it has waited for IDLE_SECONDS: the run ended or is paused, or others do its work,
+- when its thread has MOST_KEPT later ones,
+- when the process ends in good order (wiring.py).
+
+Concurrency rules: each thread has its own (Celery's pool may be of threads), since a connection
+serves one at a time. The tidier, a thread, and the end of the process take those of all threads.
+Whoever takes one out of `_kept`, under the lock, closes it, without: nothing waits for a `teardown`
+or a server. The tidier takes none that is in use.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -27,15 +38,17 @@ from backfill.worker.observer import CheckpointObserver, RunLimiter
 
 log = structlog.get_logger("backfill")
 
-#: So many are kept in a process; the least recently used goes first.
-MOST_KEPT = 4
+#: So many are kept by a thread, each with a connection or two; the least recently used goes first.
+#: A process that works on more runs than that by turns makes one for nearly each task.
+MOST_KEPT = 16
+#: One that no task has used for so long is closed.
+IDLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A workbench with what belongs to it."""
 
-    desk: Desk
     bench: Bench
     observer: CheckpointObserver
 
@@ -46,60 +59,120 @@ class Kept:
             self.bench.job.teardown()
         finally:
             self.bench.close()
-            self.desk.conn.close()
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where one is kept; `idle_since`, on the monotonic clock, is None while a task uses it."""
+
+    kept: Kept
+    idle_since: float | None = None
 
 
 class PausedError(RefusedError):
     """This worker cannot work on the run, which has been paused for that; the message says why."""
 
 
-class Benches(threading.local):
+class Benches:
     """See the module."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._project = project
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._idle_seconds = idle_seconds
+        self._begin()
+
+    def _begin(self) -> None:
         self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, str], _Place] = OrderedDict()  # by thread and run
+        self._tidier: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    def _let_go_if_forked(self) -> None:
+        """The parent's connections are not ours (shared ones gave wrong answers)."""
+        if self._process != os.getpid():
+            self._begin()
+
+    def close(self) -> None:
+        """Close those of all threads, whose work must have ended."""
+        self._let_go_if_forked()
+        with self._lock:
+            kept, self._kept = self._kept, OrderedDict()
+            self._closing.set()
+        for (_, run), place in kept.items():
+            _close(run, place.kept)
 
     def drop(self, run: str) -> None:
         """Close a run's workbench; the next task makes a new one."""
-        kept = self._kept.pop(run, None)
-        if kept is None:
-            return
-        try:
-            kept.close()
-        except psycopg.Error:
-            log.debug(Event.DATABASE_UNREACHABLE, run=run)
-        except Exception as error:  # noqa: BLE001 - the job's own `teardown`: nothing waits for it
-            log.warning(Event.HOOK_FAILED, run=run, hook="teardown", error=type(error).__name__)
+        self._let_go_if_forked()
+        with self._lock:
+            place = self._kept.pop((threading.get_ident(), run), None)
+        if place is not None:
+            _close(run, place.kept)
+
+    def rest(self, run: str) -> None:
+        """A task has ended: its workbench, if it is still kept, waits for the next one."""
+        self._let_go_if_forked()
+        with self._lock:
+            place = self._kept.get((threading.get_ident(), run))
+            if place is not None:
+                place.idle_since = time.monotonic()
 
     def get(self, run: str, *, database: str, ledger: str) -> Kept:
         """The run's workbench: the kept one if the run is as it was, else a new one.
+
+        Whoever gets one says `rest` or `drop` when it is done.
 
         Raises:
             RefusedError: the message is not for this ledger, or the run has ended.
             PausedError: the job has changed, or cannot be worked on; the run is paused for it.
             UnreachableError: the database does not answer.
         """
-        if self._process != os.getpid():
-            # forked: the parent's connections are not ours (shared ones gave wrong answers)
-            self._kept.clear()
-            self._process = os.getpid()
-        kept = self._kept.get(run)
-        if kept is not None and self._is_current(kept):
-            self._kept.move_to_end(run)
-            return kept
+        self._let_go_if_forked()
+        ours = (threading.get_ident(), run)
+        with self._lock:
+            place = self._kept.get(ours)
+            if place is not None:
+                place.idle_since = None
+                self._kept.move_to_end(ours)
+        if place is not None and self._is_current(place.kept):
+            return place.kept
         self.drop(run)
         desk = self._project.open(database)
         try:
             kept = self._make(desk, run, ledger=ledger)
-        except BaseException:
-            desk.conn.close()
-            raise
-        self._kept[run] = kept
-        while len(self._kept) > MOST_KEPT:
-            self.drop(next(iter(self._kept)))
+        finally:
+            desk.conn.close()  # the bench has its own
+        with self._lock:
+            self._kept[ours] = _Place(kept)
+            of_thread = [other for thread, other in self._kept if thread == ours[0]]
+            if self._tidier is None:
+                self._tidier = threading.Thread(
+                    target=self._tidy, name="backfill-benches", daemon=True
+                )
+                self._tidier.start()
+        for other in of_thread[:-MOST_KEPT]:
+            self.drop(other)
         return kept
+
+    def _tidy(self) -> None:
+        """Close what nobody uses, until there is none."""
+        while True:
+            self._closing.wait(self._idle_seconds / 4)
+            with self._lock:
+                if not self._kept:
+                    self._tidier = None
+                    return
+                since = time.monotonic() - self._idle_seconds
+                idle = [
+                    (of, place)
+                    for of, place in self._kept.items()
+                    if place.idle_since is not None and place.idle_since <= since
+                ]
+                for of, _ in idle:
+                    del self._kept[of]
+            for (_, run), place in idle:
+                _close(run, place.kept)
 
     @staticmethod
     def _is_current(kept: Kept) -> bool:
@@ -133,7 +206,6 @@ class Benches(threading.local):
                 clock = SystemClock()
                 slots = int(record.options.get("concurrency", 1))
                 return Kept(
-                    desk=desk,
                     observer=observer,
                     bench=self._project.bench(
                         desk,
@@ -167,6 +239,15 @@ class Benches(threading.local):
             f" with{f': it has another {other}' if other else ''}",
             ends=", or ".join(remedies(record, declaration)),
         )
+
+
+def _close(run: str, kept: Kept) -> None:
+    try:
+        kept.close()
+    except psycopg.Error:
+        log.debug(Event.DATABASE_UNREACHABLE, run=run)
+    except Exception as error:  # noqa: BLE001 - the job's own `teardown`: nothing waits for it
+        log.warning(Event.HOOK_FAILED, run=run, hook="teardown", error=type(error).__name__)
 
 
 def _paused(desk: Desk, judged: Run, cause: PauseCause, *, reason: str, ends: str) -> RefusedError:

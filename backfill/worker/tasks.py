@@ -113,6 +113,8 @@ def register(app: Celery, project: Project, benches: Benches) -> None:
         except BaseException:
             benches.drop(run)
             raise
+        finally:
+            benches.rest(run)
         return Result(f"{run} slot {slot}: {told}")
 
 
@@ -138,7 +140,10 @@ def _work_slot(
         kept.observer.flush()
         total.add(report)
         if report.ended not in {Ended.BUDGET, Ended.STOPPED}:
-            return _told(bench, total)
+            told = _told(bench, total)
+            if not RunState(report.state).is_live:
+                benches.drop(run)
+            return told
         if send_slot(
             app,
             bench.conn,

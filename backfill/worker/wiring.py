@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import structlog
 from celery import Celery, signals
@@ -101,12 +102,17 @@ class Wiring:
         log.info(Event.WORKER_STOPPED, worker=name)
 
 
+#: Those of this process; each lives as long as its application.
+_wired: WeakSet[Wiring] = WeakSet()
+
+
 def wire(app: Celery, project: Project, *, begin: Callable[[], None] = lambda: None) -> Wiring:
     """Make an application one that works on the project's runs; a second time does nothing."""
     wiring = wiring_of(app)
     if wiring is None:
         wiring = Wiring(app, project, begin=begin)
         setattr(app, _ATTRIBUTE, wiring)
+        _wired.add(wiring)
         tasks.register(app, project, wiring.benches)
     return wiring
 
@@ -153,7 +159,14 @@ def _shutting_down(**_: Any) -> None:
 def _gone(sender: Any, **_: Any) -> None:
     wiring = wiring_of(sender.app)
     if wiring is not None:
+        wiring.benches.close()  # a pool of threads, or of none, has worked in this process
         wiring.stop(sender.hostname)
+
+
+def _child_ends(**_: Any) -> None:
+    """A process of the pool ends in good order; it may be of any application's worker."""
+    for wiring in list(_wired):
+        wiring.benches.close()
 
 
 for _signal, _receiver in (
@@ -162,5 +175,6 @@ for _signal, _receiver in (
     (signals.worker_ready, _ready),
     (signals.worker_shutting_down, _shutting_down),
     (signals.worker_shutdown, _gone),
+    (signals.worker_process_shutdown, _child_ends),
 ):
     _signal.connect(_receiver, weak=False)

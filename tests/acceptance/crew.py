@@ -222,15 +222,30 @@ class Crew:
 
     # -- the workers ------------------------------------------------------------------------
 
-    def start(self, children: int = 1, *, wait: bool = True, as_users_do: bool = False) -> Worker:
+    def start(
+        self,
+        children: int = 1,
+        *,
+        wait: bool = True,
+        as_users_do: bool = False,
+        pool: str = "prefork",
+    ) -> Worker:
         """Start a worker; by default wait until it has reported itself in the ledger.
 
         Args:
             as_users_do: by the command line, so without the probe.
+            pool: of Celery's, where it is started as users do.
         """
         name = f"w{len(self.workers)}"
         command = (
-            ["-m", "backfill", "worker", f"--concurrency={children}", f"--name={name}@%h"]
+            [
+                "-m",
+                "backfill",
+                "worker",
+                f"--concurrency={children}",
+                f"--name={name}@%h",
+                f"--pool={pool}",
+            ]
             if as_users_do
             else [str(_WORKER), name, str(children)]
         )

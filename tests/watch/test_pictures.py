@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import psycopg
 import pytest
@@ -302,6 +304,30 @@ def test_a_call_that_was_not_answered_is_counted_once(crew: Crew) -> None:
         "upto:walk:0.05": 1,
         "failed:40P01": 1,
     }
+
+
+def test_callers_are_threads_and_not_the_workbenches_that_each_has_in_turn(crew: Crew) -> None:
+    """Each is remembered for as long as the run's numbers; and none is taken for another."""
+    with checkpoint_of(crew) as checkpoint, ThreadPoolExecutor(1) as pool:
+        slow = BatchCounts()
+        slow.committed("walk", 0.05)
+        counted = checkpoint.count
+        checkpoint.count = lambda *_: False  # type: ignore[method-assign]
+        slow.flush(checkpoint, "r")  # its call has a number, and has not come to Redis yet
+        checkpoint.count = counted  # type: ignore[method-assign]
+
+        def others() -> None:
+            for _ in range(3):
+                counts = BatchCounts()
+                counts.committed("walk", 0.05)
+                counts.flush(checkpoint, "r")
+
+        pool.submit(others).result()
+        slow.flush(checkpoint, "r")
+        others()
+        assert (checkpoint.counted("r") or {})["batches:walk"] == 7
+        fields = cast("list[str]", checkpoint._redis.hkeys(f"{checkpoint._run('r')}:batches"))
+    assert sum(name.startswith("seq:") for name in fields) == 2
 
 
 @given(st.lists(st.floats(0.0, 40.0), min_size=1, max_size=40))

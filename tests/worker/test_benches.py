@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -13,7 +15,7 @@ from backfill.errors import RefusedError
 from backfill.job.registry import Registry
 from backfill.model import PauseCause, RunState
 from backfill.project import Project
-from backfill.worker.benches import Benches, PausedError
+from backfill.worker.benches import MOST_KEPT, Benches, PausedError
 from tests.acceptance.crew import Crew
 from tests.worker.conftest import JOBS
 
@@ -27,8 +29,7 @@ def run(crew: Crew) -> str:
 def benches(crew: Crew) -> Iterator[Benches]:
     benches = Benches(crew.project)
     yield benches
-    for run in crew.query("SELECT id FROM backfill.run"):
-        benches.drop(str(run[0]))
+    benches.close()
 
 
 def accept(crew: Crew, run: str) -> None:
@@ -124,3 +125,71 @@ def test_a_forked_child_lets_go_of_the_connections_that_it_inherited(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert kept.bench.conn.execute("SELECT pg_backend_pid()").fetchone() == (ours,)
     assert benches.get(run, database="default", ledger=ledger) is kept
+
+
+def connections(crew: Crew) -> int:
+    """How many there are to the database beside those of this test."""
+    ((number,),) = crew.query(
+        "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_type = 'client backend' AND pid <> ALL (%s)",
+        [crew.conn.info.backend_pid, crew.desk.conn.info.backend_pid],
+    )
+    return int(str(number))
+
+
+def test_a_workbench_has_one_connection_and_gives_it_back(
+    crew: Crew, run: str, benches: Benches
+) -> None:
+    benches.get(run, database="default", ledger=crew.desk.ledger.id)
+    assert connections(crew) == 1
+    benches.close()
+    crew.wait(lambda: connections(crew) == 0, "its connection is closed")
+
+
+def test_many_runs_by_turns_are_set_up_once_each(crew: Crew) -> None:
+    """What a `setup` loads may take long, and a task is short."""
+    crew.write_jobs(
+        "".join(
+            JOBS.replace("Count", f"Count{i}").replace("item", f"item{i}") for i in range(MOST_KEPT)
+        )
+    )
+    for i in range(MOST_KEPT):
+        crew.conn.execute(f"CREATE TABLE item{i} (LIKE item INCLUDING ALL)".encode())
+    benches = Benches(crew.project)
+    runs = [crew.enqueue(f"count{i}") for i in range(MOST_KEPT)]
+    ledger = crew.desk.ledger.id
+    made = [benches.get(run, database="default", ledger=ledger) for run in runs]
+    for run, kept in zip(runs, made, strict=True):
+        assert benches.get(run, database="default", ledger=ledger) is kept
+    benches.close()
+    assert all(kept.bench.conn.closed for kept in made)
+
+
+def test_a_workbench_that_no_task_uses_is_closed(crew: Crew, run: str) -> None:
+    benches = Benches(crew.project, idle_seconds=0.2)
+    ledger = crew.desk.ledger.id
+    kept = benches.get(run, database="default", ledger=ledger)
+    time.sleep(0.5)
+    assert not kept.bench.conn.closed, "a task uses it"
+    benches.rest(run)
+    crew.wait(lambda: kept.bench.conn.closed, "it is closed")
+    again = benches.get(run, database="default", ledger=ledger)
+    assert again is not kept
+    benches.rest(run)
+    crew.wait(lambda: again.bench.conn.closed, "so is the next one")
+    benches.close()
+
+
+def test_each_thread_has_its_own_and_the_end_closes_them_all(
+    crew: Crew, run: str, benches: Benches
+) -> None:
+    ledger = crew.desk.ledger.id
+    ours = benches.get(run, database="default", ledger=ledger)
+    with ThreadPoolExecutor(1) as pool:
+        its = pool.submit(benches.get, run, database="default", ledger=ledger).result()
+        assert its is not ours
+        benches.drop(run)
+        assert ours.bench.conn.closed
+        assert not its.bench.conn.closed
+    benches.close()
+    assert its.bench.conn.closed
