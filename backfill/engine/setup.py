@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from backfill.clock import Clock
 from backfill.engine.bench import Bench, Observer, SilentObserver, holder_name, run_info
@@ -35,6 +36,7 @@ from backfill.pg.connect import (
     transaction,
 )
 from backfill.pg.control import add_event_once
+from backfill.pg.failure import FaultKind, classify
 from backfill.pg.keyset import Keyset
 from backfill.pg.ledger import Ledger, Run
 from backfill.pg.values import ReadTexts, ValueTexts
@@ -221,18 +223,31 @@ def _reads_wal(conn: Connection, ledger: Ledger, run: Run) -> bool:
 
 
 def _set_up(conn: Connection, run: Run, job: Job, secrets: Secrets) -> None:
-    """The job's own `setup`, once per process and run; whatever it raises is the job's fault."""
+    """The job's own `setup`, once for each bench; whatever it raises is the job's fault."""
     with transaction(conn, READ_LIMITS, run=run.id):
         conn.execute("SET TRANSACTION READ ONLY")
         try:
             job.setup(conn)
-        except psycopg.OperationalError:
-            raise
         except Exception as error:
+            if isinstance(error, psycopg.OperationalError) and _is_passing(conn, error):
+                raise
             raise ProjectError(
                 f"{type(job).__name__}.setup raised {raised(error, secrets)}",
-                remedy="Mend it; it may read, and nothing else.",
+                remedy="Mend it; it may read, and nothing else, for as long as"
+                f" {READ_LIMITS.statement_timeout_seconds:.0f} s in a statement.",
             ) from error
+
+
+def _is_passing(conn: Connection, error: psycopg.OperationalError) -> bool:
+    """True when it is our own connection that failed, and another try may help.
+
+    A statement that took too long takes as long again; and what `setup` has connected to by itself
+    is its own affair: both would be tried for ever, and said to be the database that is away.
+    """
+    if conn.broken:
+        return True
+    has_failed = conn.info.transaction_status is TransactionStatus.INERROR
+    return has_failed and classify(error, writing=False).kind is FaultKind.TRANSIENT
 
 
 def _not_quarantined(ledger: Ledger, keyset: Keyset) -> str:

@@ -109,6 +109,52 @@ def test_a_setup_that_raises_names_the_job_and_leaves_no_connection_behind(site:
     until(lambda: site.value(sessions) == before, what="the connection to be closed")
 
 
+def test_a_setup_that_takes_too_long_or_fails_elsewhere_is_the_jobs_fault(site: Worksite) -> None:
+    """Said to be the database that is away, it would be tried for ever, and nobody told."""
+    site.numbers(3)
+    site.numbers(3, name="other")
+
+    class Slow(LooksUp):
+        def setup(self, conn: psycopg.Connection[Any]) -> None:
+            conn.execute("SET LOCAL statement_timeout = '50ms'")
+            conn.execute("SELECT pg_sleep(10)")
+
+    class Elsewhere(LooksUp):
+        source = Table("other", columns=["id"])
+
+        def setup(self, conn: psycopg.Connection[Any]) -> None:
+            psycopg.connect("postgresql://nobody@127.0.0.1:1/lookups", connect_timeout=1)
+
+    with pytest.raises(ProjectError, match=r"Slow\.setup raised QueryCanceled"):
+        site.bench(Slow, site.enqueue(Slow))
+    with pytest.raises(ProjectError, match=r"Elsewhere\.setup raised OperationalError"):
+        site.bench(Elsewhere, site.enqueue(Elsewhere))
+
+
+def test_a_setup_whose_own_connection_fails_for_now_is_tried_again(site: Worksite) -> None:
+    site.numbers(3)
+    site.numbers(3, name="other")
+
+    class Cut(LooksUp):
+        def setup(self, conn: psycopg.Connection[Any]) -> None:
+            site.execute(f"SELECT pg_terminate_backend({conn.info.backend_pid})")
+            conn.execute("SELECT FROM t")
+
+    class Waits(LooksUp):
+        source = Table("other", columns=["id"])
+
+        def setup(self, conn: psycopg.Connection[Any]) -> None:
+            conn.execute("SET LOCAL lock_timeout = '50ms'")
+            with site.session() as other:
+                other.execute("LOCK TABLE t")
+                conn.execute("SELECT FROM t")
+
+    with pytest.raises(psycopg.OperationalError):
+        site.bench(Cut, site.enqueue(Cut))
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        site.bench(Waits, site.enqueue(Waits))
+
+
 def test_what_postgresql_says_to_a_job_of_its_own_may_quote_a_row_and_is_left_out(
     site: Worksite,
 ) -> None:
