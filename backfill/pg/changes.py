@@ -16,6 +16,7 @@ from backfill.errors import RefusedError
 from backfill.model import TRANSITIONS, PauseCause, RunState
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger, Run
+from backfill.pg.storable import storable
 
 
 def insert_run(conn: Connection, ledger: Ledger, run: Mapping[str, Any]) -> None:
@@ -91,7 +92,11 @@ def set_state(conn: Connection, ledger: Ledger, run: Run, state: RunState, **val
         sql.SQL("UPDATE {}.run SET {} WHERE id = %(id)s").format(
             sql.Identifier(ledger.schema), assignments
         ),
-        {"id": run.id, "state": str(state), **values},
+        {
+            "id": run.id,
+            "state": str(state),
+            **{name: storable(v) if isinstance(v, str) else v for name, v in values.items()},
+        },
     )
 
 
@@ -112,7 +117,7 @@ def insert_pause(
                 "INSERT INTO {s}.pause (run, cause, reason, ends, caused_by)"
                 " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
             ),
-            [run, str(cause), reason, ends, by],
+            [run, str(cause), *map(storable, (reason, ends, by))],
         ).rowcount
         == 1
     )

@@ -24,6 +24,7 @@ from backfill.model import LIVE, Counts, RunState
 from backfill.pg.columns import columns_of
 from backfill.pg.connect import Connection
 from backfill.pg.install import VERSION, require_version
+from backfill.pg.storable import storable, storable_json
 
 log = structlog.get_logger("backfill")
 
@@ -266,6 +267,8 @@ def add_event(
 
     The keys that it names are in the ledger alone: a key is a row's value, and logs go far.
     """
+    detail = {name: storable_json(value) for name, value in detail.items()}
+    caused_by = storable(caused_by)
     level = LEVELS.get(event, logging.INFO)
     log.log(level, event, run=run, caused_by=caused_by, **without_keys(event, detail))
     conn.execute(

@@ -13,6 +13,7 @@ from backfill.model import Key
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger
 from backfill.pg.slices import Slice
+from backfill.pg.storable import storable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def add_quarantined(
                 " since = clock_timestamp()"
             ),
             [
-                (held.run, held.number, list(key), sqlstate, _storable(message))
+                (held.run, held.number, list(key), sqlstate, storable(message))
                 for key, sqlstate, message in rows
             ],
         )
@@ -70,8 +71,3 @@ def open_quarantine(conn: Connection, ledger: Ledger, run: str) -> int:
         ledger.q("SELECT count(*) FROM {s}.quarantine WHERE run = %s AND NOT accepted"), [run]
     ).fetchone()
     return cast("tuple[int]", row)[0]
-
-
-def _storable(message: str) -> str:
-    """Without what PostgreSQL cannot store in text: a message may quote what was refused for it."""
-    return message.encode("utf-8", "replace").decode("utf-8").replace("\x00", "�")

@@ -17,6 +17,7 @@ from psycopg.rows import kwargs_row
 from backfill.model import PauseCause, SignalState
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger
+from backfill.pg.storable import storable
 from backfill.signals import Worse
 
 
@@ -158,5 +159,5 @@ def tell_signal_pause(
             "UPDATE {s}.pause SET reason = %s, ends = %s, caused_by = %s"
             " WHERE run = %s AND cause = %s"
         ),
-        [reason, ends, by, run, str(PauseCause.SIGNAL)],
+        [*map(storable, (reason, ends, by)), run, str(PauseCause.SIGNAL)],
     )

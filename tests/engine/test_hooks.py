@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,6 +67,22 @@ def test_a_hook_that_raises_pauses_the_run_and_is_called_again(site: Worksite, h
     if hook != "after_batch":  # the batch had committed: it is not repeated
         once.insert(once.index(hook), hook)
     assert Hooked.called == once
+
+
+@pytest.mark.parametrize("odd", ["\udce9", "\x00"], ids=["half a surrogate pair", "NUL"])
+def test_what_cannot_be_stored_in_a_reason_is_marked(site: Worksite, odd: str) -> None:
+    """A file's name that is no UTF-8, as Python tells it; without a pause nobody would know."""
+
+    class Odd(Hooked):
+        def before_run(self, run: RunInfo) -> None:
+            raise OSError(f"cannot open r{odd}sum.csv")
+
+    site.numbers(3)
+    paused = site.work(Odd, site.enqueue(Odd))
+    assert paused.state == "paused"
+    told = paused.why_paused.removeprefix("error: Odd.before_run raised OSError: ")
+    assert re.fullmatch("cannot open r[?�]sum.csv", told)
+    assert any(told in str(event.detail.get("reason")) for event in paused.events)
 
 
 class LooksUp(Job):
