@@ -103,9 +103,9 @@ if not building then
   local tau = tonumber(ARGV[2])
   local at = tonumber(redis.call('HGET', KEYS[1], 'at') or 0)
   local rate = 0
-  if now - at < 3 * tau then
+  if math.abs(now - at) < 3 * tau then  -- the clock may have gone back
     rate = tonumber(redis.call('HGET', KEYS[1], 'settled_rate'))
-    rate = rate * math.exp(-(now - at) / tau) + math.max(settled, 0) / tau
+    rate = rate * math.exp(-math.max(0, now - at) / tau) + math.max(settled, 0) / tau
   else  -- it begins, or begins again: nobody knows how long these rows took
     redis.call('HSET', KEYS[1], 'since', string.format('%.6f', now))
   end
@@ -119,13 +119,14 @@ return {was_built, redis.call('HGETALL', KEYS[1])}
 
 # KEYS: bucket. ARGV: rows, rows per second, and in seconds: burst, late. Returns 0 when the rows
 # were taken, else microseconds until they may be there. The same as LocalLimiter (engine/pace.py).
-# The server's clock counts for everybody. Older versions wrote the rate behind the instant.
+# The server's clock counts for everybody. What was used is used by now: an instant that is still to
+# come is from before the clock went back. Older versions wrote the rate behind the instant.
 _TAKE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local cost = tonumber(ARGV[1]) / tonumber(ARGV[2]) * 1000000
 local kept = redis.call('GET', KEYS[1])
-local used_until = kept and tonumber(string.match(kept, '^%S+')) or now
+local used_until = math.min(kept and tonumber(string.match(kept, '^%S+')) or now, now)
 local memory = math.max(tonumber(ARGV[3]) * 1000000, cost + tonumber(ARGV[4]) * 1000000)
 local after = math.max(used_until, now - memory) + cost
 local wait = math.max(0, math.ceil(after - now))

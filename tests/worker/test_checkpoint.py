@@ -213,6 +213,22 @@ def test_the_rate_falls_while_nothing_comes_and_begins_anew_after_a_pause(
     assert speed(checkpoint) is None, "4,000 rows that came after a pause are no rate"
 
 
+def test_the_rate_begins_anew_when_the_clock_has_gone_back(
+    checkpoint: Checkpoint, client: redis.Redis
+) -> None:
+    checkpoint.rebuild(RUN, [])
+    for thousands in (1, 2):
+        checkpoint.write(RUN, {1: (1, walked(1000 * thousands))})
+        let_pass(client, 1.0)
+    let_pass(client, -3600.0)
+    for thousands in (3, 4, 5):
+        checkpoint.write(RUN, {1: (1, walked(1000 * thousands))})
+        let_pass(client, 1.0)
+    found = speed(checkpoint)
+    assert found is not None
+    assert found < 5000
+
+
 def test_rebuilt_rows_are_no_rate(checkpoint: Checkpoint, client: redis.Redis) -> None:
     checkpoint.rebuild(RUN, [(1, 1, walked(100_000))])
     assert speed(checkpoint) is None
@@ -281,6 +297,20 @@ def test_the_bucket_of_the_slowest_rate_outlives_its_wait(
 
 
 # -- Redis is away
+
+
+def test_nobody_waits_for_an_instant_from_before_the_clock_went_back(
+    checkpoint: Checkpoint, client: redis.Redis
+) -> None:
+    """A run with a rate would stand still for as long as the clock of Redis went back."""
+    assert checkpoint.take(RUN, 0, 100.0, burst=0.1, late=0.05) == 0.0
+    (key,) = client.scan_iter("*bucket")
+    used_until = float(str(client.get(key)))
+    client.set(key, f"{used_until + 3_600_000_000:.0f}")
+    wait = checkpoint.take(RUN, 10, 100.0, burst=0.1, late=0.05)
+    assert wait == pytest.approx(0.1, abs=0.01)  # as from a bucket that is just empty
+    time.sleep(wait)
+    assert checkpoint.take(RUN, 10, 100.0, burst=0.1, late=0.05) == 0.0
 
 
 def test_a_slot_that_is_left_alone_has_nothing_saved_up(own_redis: LocalRedis) -> None:
