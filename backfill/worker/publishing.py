@@ -52,9 +52,13 @@ class _Publishing:
     def round(self, desk: Desk) -> None:
         """Publish, if the sampler's lease is ours."""
         if not holds_lease(desk.conn, desk.ledger, by=self._name):
+            # what it saw live is another process's to tell of: with the lease again, perhaps hours
+            # later, this one would end runs a second time
+            self._publisher = None
             return
-        if self._publisher is None:
+        if self._checkpoint is None:
             self._checkpoint = self._project.checkpoint(desk.ledger)
+        if self._publisher is None:
             self._publisher = Publisher(
                 self._database,
                 self._checkpoint,
