@@ -14,6 +14,7 @@ import pytest
 from backfill.engine import lifecycle
 from backfill.model import PauseCause
 from backfill.pg.ledger import pauses
+from backfill.pg.presence import has_process
 from tests.cli.conftest import BOUND_SECONDS, Shop, until
 
 
@@ -168,7 +169,11 @@ def test_a_run_whose_process_is_gone_says_so_and_one_that_waits_does_not(shop: S
             f" `backfill resume {run}` on workers"
         ) in gone
         assert "left" not in gone.splitlines()[1]
+        # through a pooler an idle process has no session: what a run may wait for must do
+        shop.conn.prepare_threshold = None
+        assert has_process(shop.conn, shop.ledger, run)
     assert shop("run", "count_visits").code == 0
+    assert not has_process(shop.conn, shop.ledger, run)
 
 
 def _until_told(shop: Shop, text: str) -> str:
