@@ -4,7 +4,7 @@ Keys, all under `backfill:{ledger id}:` and all rebuilt from the ledger when the
 
 | key | type | what |
 |---|---|---|
-| `run:{id}` | hash | counts by outcome; `settled_rate` (decayed, keys/s), `since`, `at`; `built` |
+| `run:{id}` | hash | counts; `settled_rate` (decayed, keys/s), `since`, `at`; `built`, `building` |
 | `run:{id}:slices` | hash | slice number → JSON: epoch and the slice's counts |
 | `run:{id}:bucket` | string | until when what came was used (the server's clock, µs) |
 | `run:{id}:batches` | hash | numbers (watch/batches.py); `seq:{caller}` → its last call |
@@ -28,13 +28,16 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar, cast
+from uuid import uuid4
 
 import redis
 import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from backfill import checkpoint_scripts as scripts
 from backfill.events import Event
 from backfill.model import Counts
 
@@ -58,94 +61,12 @@ RECENT_READ = 60
 RATE_SECONDS = 10.0
 #: A rate seen for a shorter time is noise.
 SEEN_SECONDS = 0.5
+#: So many slices are rebuilt in one call: Redis answers nobody while it writes them.
+PIECE_SLICES = 2_000
+#: A rebuild that takes longer is given up; 100,000 slices took 5 s on two busy cores.
+REBUILD_SECONDS = 30.0
 
 _NAMES = tuple(Counts().as_dict())
-
-# KEYS: run, slices. ARGV: keep, tau, names of counts, "1" to build a run that is not there, then
-# per slice: number, epoch, counts as JSON array.
-# Returns nil when the run is not there (never built, or flushed) and is not to be built, else
-# whether it was there, and its fields. Rows of a rebuild belong to no time: they are no rate.
-_WRITE = """
-local building = ARGV[4] == '1'
-local was_built = redis.call('HEXISTS', KEYS[1], 'built')
-if was_built == 0 then
-  if not building then return nil end
-  redis.call('DEL', KEYS[1], KEYS[2])
-  redis.call('HSET', KEYS[1], 'built', 1)
-end
-local names = cjson.decode(ARGV[3])
-local index = {}
-for j, name in ipairs(names) do index[name] = j end
-local function is_ahead(one, other)
-  local a, b = one[index.paged], other[index.paged]
-  if a ~= b then return a > b end
-  return one[index.deferred] < other[index.deferred]
-end
-local settled = 0
-for i = 5, #ARGV, 3 do
-  local old = redis.call('HGET', KEYS[2], ARGV[i])
-  local before = old and cjson.decode(old) or nil
-  local epoch, counts = tonumber(ARGV[i + 1]), cjson.decode(ARGV[i + 2])
-  if not before or before.epoch < epoch
-      or (before.epoch == epoch and not is_ahead(before.counts, counts)) then
-    for j, name in ipairs(names) do
-      local delta = counts[j] - (before and before.counts[j] or 0)
-      if delta ~= 0 then redis.call('HINCRBY', KEYS[1], name, delta) end
-      if name == 'paged' then settled = settled + delta end
-      if name == 'deferred' then settled = settled - delta end
-    end
-    redis.call('HSET', KEYS[2], ARGV[i], cjson.encode({epoch = epoch, counts = counts}))
-  end
-end
-if not building then
-  local time = redis.call('TIME')
-  local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-  local tau = tonumber(ARGV[2])
-  local at = tonumber(redis.call('HGET', KEYS[1], 'at') or 0)
-  local rate = 0
-  if math.abs(now - at) < 3 * tau then  -- the clock may have gone back
-    rate = tonumber(redis.call('HGET', KEYS[1], 'settled_rate'))
-    rate = rate * math.exp(-math.max(0, now - at) / tau) + math.max(settled, 0) / tau
-  else  -- it begins, or begins again: nobody knows how long these rows took
-    redis.call('HSET', KEYS[1], 'since', string.format('%.6f', now))
-  end
-  redis.call('HSET', KEYS[1], 'at', string.format('%.6f', now))
-  redis.call('HSET', KEYS[1], 'settled_rate', string.format('%.6f', rate))
-end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-redis.call('EXPIRE', KEYS[2], ARGV[1])
-return {was_built, redis.call('HGETALL', KEYS[1])}
-"""
-
-# KEYS: bucket. ARGV: rows, rows per second, and in seconds: burst, late. Returns 0 when the rows
-# were taken, else microseconds until they may be there. The same as LocalLimiter (engine/pace.py).
-# The server's clock counts for everybody. What was used is used by now: an instant that is still to
-# come is from before the clock went back. Older versions wrote the rate behind the instant.
-_TAKE = """
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local cost = tonumber(ARGV[1]) / tonumber(ARGV[2]) * 1000000
-local kept = redis.call('GET', KEYS[1])
-local used_until = math.min(kept and tonumber(string.match(kept, '^%S+')) or now, now)
-local memory = math.max(tonumber(ARGV[3]) * 1000000, cost + tonumber(ARGV[4]) * 1000000)
-local after = math.max(used_until, now - memory) + cost
-local wait = math.max(0, math.ceil(after - now))
-if wait == 0 then used_until = after end
-local keep = math.max(3600, math.ceil(wait / 1000000) + 60)
-redis.call('SET', KEYS[1], string.format('%.0f', used_until), 'EX', keep)
-return wait
-"""
-
-# KEYS: batches. ARGV: keep, caller, number of its call, then name and difference by turns.
-# A call that is repeated, because its answer was lost, has the number of the one before.
-_COUNT = """
-local mark = 'seq:' .. ARGV[2]
-if tonumber(redis.call('HGET', KEYS[1], mark) or 0) >= tonumber(ARGV[3]) then return 0 end
-for i = 4, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', KEYS[1], mark, ARGV[3])
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-return 1
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +104,9 @@ class Checkpoint:
             retry=Retry(NoBackoff(), 0),
         )
         self._prefix = f"backfill:{ledger_id}:"
-        self._write_script = self._redis.register_script(_WRITE)
-        self._take_script = self._redis.register_script(_TAKE)
-        self._count_script = self._redis.register_script(_COUNT)
+        self._write_script = self._redis.register_script(scripts.WRITE)
+        self._take_script = self._redis.register_script(scripts.TAKE)
+        self._count_script = self._redis.register_script(scripts.COUNT)
         self._away_until = 0.0
 
     def close(self) -> None:
@@ -202,40 +123,52 @@ class Checkpoint:
 
         Returns None when Redis is away, or has lost the run: then `rebuild` it from the ledger.
         """
-        written = self._put(
-            run, ((number, *held) for number, held in slices.items()), building=False
-        )
-        return None if written is None else _snapshot(written[1])
+        held = [(number, *of) for number, of in slices.items()]
+        written = self._try(lambda: self._write(run, held, stage="write"))
+        if written is None:
+            return None
+        flat = written[1]
+        return _snapshot(dict(zip(flat[::2], flat[1::2], strict=True)))
 
     def rebuild(self, run: str, slices: Iterable[tuple[int, int, Counts]]) -> None:
         """Write (number, epoch, counts) of all of a run's slices, as the ledger has them.
 
         Makes a run that was lost, and mends one that lacks the last words of a killed worker; what
-        others write meanwhile stays.
+        others write meanwhile stays. It is written in pieces, between which Redis answers others:
+        see `checkpoint_scripts.WRITE` for what becomes of one that is not finished.
         """
-        written = self._put(run, slices, building=True)
-        if written is not None and not written[0]:
+
+        def rebuild() -> bool:
+            rest, builder, stage = iter(slices), uuid4().hex, "first"
+            is_new, until = False, time.monotonic() + REBUILD_SECONDS
+            while (piece := list(islice(rest, PIECE_SLICES))) or stage == "first":
+                reply = self._write(run, piece, stage=stage, builder=builder)
+                if reply is None or time.monotonic() > until:
+                    return False
+                if stage == "first":
+                    is_new, builder = not reply[0], reply[2]
+                stage = "next"
+            ended = self._write(run, (), stage="end", builder=builder)
+            return is_new and ended is not None
+
+        if self._try(rebuild):
             log.info(Event.CHECKPOINT_REBUILT, run=run)
 
-    def _put(
-        self, run: str, slices: Iterable[tuple[int, int, Counts]], *, building: bool
-    ) -> tuple[bool, dict[str, str]] | None:
-        """Whether the run was there, and its fields; None: Redis is away, or lost the run."""
+    def _write(
+        self, run: str, slices: Iterable[tuple[int, int, Counts]], *, stage: str, builder: str = ""
+    ) -> tuple[int, list[str], str] | None:
+        """What `checkpoint_scripts.WRITE` answers."""
         arguments: list[str | int | float] = [
             KEEP_SECONDS,
             RATE_SECONDS,
             json.dumps(_NAMES),
-            int(building),
+            stage,
+            builder,
         ]
         for number, epoch, counts in slices:
             arguments += [number, epoch, json.dumps(list(counts.as_dict().values()))]
-        reply = self._try(
-            lambda: self._write_script(keys=[self._run(run), self._slices(run)], args=arguments)
-        )
-        if reply is None:
-            return None
-        was_built, flat = cast("tuple[int, list[str]]", reply)
-        return bool(was_built), dict(zip(flat[::2], flat[1::2], strict=True))
+        reply = self._write_script(keys=[self._run(run), self._slices(run)], args=arguments)
+        return cast("tuple[int, list[str], str] | None", reply)
 
     def read(self, run: str) -> Snapshot | None:
         """A run's progress; the rate decays with the time since the last batch."""

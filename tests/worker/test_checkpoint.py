@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -159,6 +160,80 @@ def test_what_nobody_touches_any_more_is_forgotten(
     assert all(str(key).startswith("backfill:a-ledger:") for key in keys)
     for key in keys:
         assert 0 < int(str(client.ttl(key))) <= KEEP_SECONDS
+
+
+# -- a rebuild in pieces
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, Counts]]:
+    """Ten slices, of which a piece has three."""
+    monkeypatch.setattr("backfill.checkpoint.PIECE_SLICES", 3)
+    return [(number, 1, walked(100)) for number in range(10)]
+
+
+def test_a_rebuild_in_pieces_lets_others_in_and_is_seen_when_it_is_whole(
+    checkpoint: Checkpoint,
+    client: redis.Redis,
+    redis_url: str,
+    pieces: list[tuple[int, int, Counts]],
+) -> None:
+    other = Checkpoint(redis_url, "a-ledger")
+    seen = []
+
+    def calls() -> int:
+        return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+    def read() -> Iterator[tuple[int, int, Counts]]:
+        for one in pieces:
+            seen.append((other.read(RUN), other.write(RUN, {0: (1, walked(50))})))
+            yield one
+
+    checkpoint.rebuild(RUN, read())
+    assert seen == [(None, None)] * 10
+    assert counts(checkpoint).paged == 1000
+    before = calls()
+    checkpoint.rebuild(RUN, pieces)
+    assert calls() == before + 5
+    assert counts(checkpoint).paged == 1000
+    other.close()
+
+
+def test_a_rebuild_that_another_one_joins_counts_each_slice_once(
+    checkpoint: Checkpoint, redis_url: str, pieces: list[tuple[int, int, Counts]]
+) -> None:
+    other = Checkpoint(redis_url, "a-ledger")
+
+    def read() -> Iterator[tuple[int, int, Counts]]:
+        yield from pieces[:7]
+        other.rebuild(RUN, pieces)
+        assert counts(other).paged == 1000
+        yield from pieces[7:]
+
+    checkpoint.rebuild(RUN, read())
+    assert counts(checkpoint).paged == 1000
+    other.close()
+
+
+@pytest.mark.parametrize("loses", ["the builder", "what was built"])
+def test_a_rebuild_that_is_not_finished_leaves_nothing_wrong(
+    checkpoint: Checkpoint,
+    client: redis.Redis,
+    pieces: list[tuple[int, int, Counts]],
+    loses: str,
+) -> None:
+    def read() -> Iterator[tuple[int, int, Counts]]:
+        yield from pieces[:7]
+        if loses == "the builder":
+            raise InterruptedError
+        client.flushdb()
+        yield from pieces[7:]
+
+    with suppress(InterruptedError):
+        checkpoint.rebuild(RUN, read())
+    assert checkpoint.read(RUN) is None, "a part would be shown as all"
+    checkpoint.rebuild(RUN, pieces)
+    assert counts(checkpoint).paged == 1000
 
 
 # -- the rate: only time is fake, by moving what Redis remembers of it into the past
