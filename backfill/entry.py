@@ -25,6 +25,7 @@ from backfill.watch.progress import WORKER_SECONDS
 from backfill.worker.beside import Beside
 from backfill.worker.installed import project_here
 from backfill.worker.notices import Notices
+from backfill.worker.sent import Sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +33,13 @@ class Enqueued:
     """A run that workers will take up.
 
     Attributes:
-        sent: False when Redis did not take the messages; workers find the run when it is back.
+        sent: whether Redis took the messages; if not, workers find the run when it is back.
         workers: how many were seen in the last seconds.
     """
 
     run: Run
     warnings: tuple[str, ...]
-    sent: bool
+    sent: Sent
     workers: int
 
 

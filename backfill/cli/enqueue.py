@@ -97,9 +97,7 @@ def enqueue(
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     if not done.sent:
-        click.echo(
-            "warning: Redis does not answer; workers take the run up when it is back", err=True
-        )
+        click.echo(done.sent.warning("workers take the run up"), err=True)
     if not done.workers:
         click.echo("no worker is running: start one with `backfill worker`", err=True)
     if wait:

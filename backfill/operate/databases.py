@@ -11,6 +11,7 @@ from backfill.operate.runs import NO_REASON
 from backfill.operate.told import Told, send_or_warn
 from backfill.pg.ledger import Run, get_run
 from backfill.project import Desk, Project
+from backfill.worker.sent import Sent
 
 
 def stop_all(desk: Desk, *, reason: str | None, by: str) -> Told:
@@ -45,9 +46,9 @@ def _runs(ids: Sequence[str]) -> str:
 def _tell(project: Project, desk: Desk, runs: Sequence[Run]) -> Told:
     from backfill.worker.send import send_slots  # Celery takes a while to import
 
-    def send() -> bool:
+    def send() -> Sent:
         sent = [send_slots(project, desk, run) for run in runs if run.executor == "celery"]
-        return all(sent)
+        return next((each for each in sent if not each), Sent())
 
     told = send_or_warn(send, otherwise="workers go on")
     own = tuple(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backfill.errors import BackfillError, ExitCode
+from backfill.worker.sent import Sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +32,11 @@ class Told:
         )
 
 
-def send_or_warn(send: Callable[[], bool], *, otherwise: str) -> Told:
+def send_or_warn(send: Callable[[], Sent], *, otherwise: str) -> Told:
     """Send messages; without them the reconciler finds what is to do, and a warning says so.
 
     Args:
-        send: False when Redis did not take them.
+        send: says whether Redis took them.
         otherwise: what happens when Redis is back, in words.
     """
     try:
@@ -43,5 +44,5 @@ def send_or_warn(send: Callable[[], bool], *, otherwise: str) -> Told:
     except BackfillError as error:  # the project cannot send messages at all
         return Told(notes=(f"warning: {error.message}",))
     if not sent:
-        return Told(notes=(f"warning: Redis does not answer; {otherwise} when it is back",))
+        return Told(notes=(sent.warning(otherwise),))
     return Told()

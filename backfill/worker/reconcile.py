@@ -226,14 +226,16 @@ class Reconciler:
             task_seconds = self._project.settings.engine.task_seconds
             patience = LOST_SECONDS + self._messages_waiting() * task_seconds
         return sum(
-            send_slot(
-                self._app,
-                desk.conn,
-                desk.ledger,
-                run,
-                slot,
-                database=desk.database,
-                queue=self._project.settings.queue,
+            bool(
+                send_slot(
+                    self._app,
+                    desk.conn,
+                    desk.ledger,
+                    run,
+                    slot,
+                    database=desk.database,
+                    queue=self._project.settings.queue,
+                )
             )
             for slot in self._empty_slots(desk, run, patience)
         )

@@ -14,6 +14,7 @@ from backfill.model import RunState
 from backfill.pg.connect import Connection
 from backfill.pg.ledger import Ledger, Run
 from backfill.project import Desk, Project
+from backfill.worker.sent import Sent, refusal
 
 log = structlog.get_logger("backfill")
 
@@ -29,8 +30,8 @@ def send_slot(
     *,
     database: str,
     queue: str,
-) -> bool:
-    """Send one slot's message and note when; False when the broker does not take it.
+) -> Sent:
+    """Send one slot's message and note when; what it returns says whether the broker took it.
 
     The note comes first: if we die between, the reconciler sends it a little later.
     """
@@ -55,8 +56,8 @@ def send_slot(
         )
     except lost as error:
         log.warning(Event.MESSAGE_UNSENT, run=run.id, slot=slot, error=type(error).__name__)
-        return False
-    return True
+        return refusal(error)
+    return Sent()
 
 
 def _lost(app: Celery) -> tuple[type[Exception], ...]:
@@ -75,8 +76,8 @@ def slots_of(run: Run) -> Sequence[int]:
     return range(Options.from_json(run.options).concurrency)
 
 
-def send_slots(project: Project, desk: Desk, run: Run, slots: Sequence[int] | None = None) -> bool:
-    """Send the messages of a run's slots, of all by default; False when Redis is away.
+def send_slots(project: Project, desk: Desk, run: Run, slots: Sequence[int] | None = None) -> Sent:
+    """Send the messages of a run's slots, of all by default; the first that is not taken says why.
 
     A paused run queues nothing.
 
@@ -86,10 +87,10 @@ def send_slots(project: Project, desk: Desk, run: Run, slots: Sequence[int] | No
     from backfill.worker.app import app_of
 
     if run.run_state is RunState.PAUSED:
-        return True
+        return Sent()
     app, queue = app_of(project), project.settings.queue
     sent = [
         send_slot(app, desk.conn, desk.ledger, run, slot, database=desk.database, queue=queue)
         for slot in (slots_of(run) if slots is None else slots)
     ]
-    return all(sent)
+    return next((each for each in sent if not each), Sent())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -71,6 +72,29 @@ def test_without_an_answer_of_redis_the_run_is_enqueued_and_said_so(shop: Shop) 
     assert done.code == 0, done.told
     assert "Redis does not answer" in done.stderr
     assert shop.latest("lower_email").state == "queued"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda url: url.replace("redis://", "redis://nobody:hunter2@"), "username-password pair"),
+        (lambda url: f"{url.rpartition('/')[0]}/99", "out of range"),
+        (lambda url: url.replace("redis://", "rediss://"), "Timeout connecting"),
+        (lambda _: "redis://127.0.0.1:1/0", "Connection refused"),
+    ],
+    ids=["login", "database", "tls", "away"],
+)
+def test_why_redis_takes_no_message_is_said(
+    celery_shop: Shop, spoil: Callable[[str], str], why: str
+) -> None:
+    celery_shop.users(10)
+    celery_shop.environ["BACKFILL_REDIS_URL"] = spoil(celery_shop.environ["BACKFILL_REDIS_URL"])
+    done = celery_shop("enqueue", "lower_email")
+    assert done.code == 0, done.told
+    warnings = [line for line in done.stderr.splitlines() if "Redis does not answer (" in line]
+    assert len(warnings) == 1, done.stderr
+    assert why in warnings[0]
+    assert "hunter2" not in done.told
 
 
 def test_a_second_live_run_is_refused_and_the_first_named(celery_shop: Shop) -> None:
