@@ -112,12 +112,20 @@ def unexpected(bench: Bench, held: Slice, error: BaseException, *, attempts: int
 def _is_a_defect(bench: Bench, error: BaseException) -> bool:
     """Not the process's own end, nor a database that is away or a run that is gone."""
     if isinstance(error, SystemExit):
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-        return raised_in.partition(".")[0] not in _STOPPERS and not bench.stopping()
+        return _exited_in(error) not in _STOPPERS and not bench.stopping()
     return isinstance(error, Exception) and not isinstance(error, psycopg.Error | BackfillError)
+
+
+def _exited_in(error: SystemExit) -> str:
+    """Whose code ended the process: the package of the last frame."""
+    last, trace = "", error.__traceback__
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__", ""))
+        # in the processes of a pool this is sys.exit, whoever calls it
+        if (name, trace.tb_frame.f_code.co_name) != ("billiard.pool", "exit"):
+            last = name.partition(".")[0]
+        trace = trace.tb_next
+    return last
 
 
 def _backoff(failures: int) -> float:
