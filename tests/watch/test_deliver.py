@@ -97,7 +97,6 @@ def test_a_slow_server_is_given_up_in_time(receiver: Receiver) -> None:
     "url",
     [
         f"http://127.0.0.1:1/{SECRET}",
-        f"http://[{SECRET}/",
         f"http://no-such-host.invalid/{SECRET}",
         f"http://127.0.0.1:1/{SECRET} and more",
     ],
@@ -109,7 +108,7 @@ def test_a_server_that_cannot_be_reached_is_told_without_its_url(url: str) -> No
 def test_a_variable_that_is_not_set_is_named() -> None:
     with pytest.raises(ProjectError, match=r"^the environment variable HOOK is not set"):
         send(webhook(None))
-    for url in (f"ftp://{SECRET}", f"http://ada:{SECRET}@127.0.0.1:port/"):
+    for url in (f"ftp://{SECRET}", f"http://ada:{SECRET}@127.0.0.1:port/", f"http://[{SECRET}/"):
         with pytest.raises(ProjectError, match="holds no URL") as caught:
             send(webhook(url))
         assert SECRET not in str(caught.value)
