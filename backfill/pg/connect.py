@@ -219,12 +219,16 @@ NO_LIMITS = Limits(lock_timeout_seconds=0.0, statement_timeout_seconds=0.0, idle
 
 
 def application_name(run: str, slice_number: int, epoch: int) -> str:
-    """How a batch's backend is found in pg_stat_activity; at most the 63 bytes PostgreSQL keeps.
+    """How a batch's backend is found in pg_stat_activity."""
+    return session_name("backfill ", run, f" {slice_number}.{epoch}")
+
+
+def session_name(before: str, run: str, after: str = "") -> str:
+    """The name of a run's session, with at most the 63 bytes that PostgreSQL keeps.
 
     A long run id loses its beginning, never the random end that makes it unique.
     """
-    tail = f" {slice_number}.{epoch}"
-    return f"backfill {run[-(63 - len('backfill ') - len(tail)) :]}{tail}"
+    return f"{before}{run[-(63 - len(before) - len(after)) :]}{after}"
 
 
 @lru_cache(maxsize=256)

@@ -34,6 +34,11 @@ def bound(prefix: str, key: Key | None) -> dict[str, str]:
     return {} if key is None else {f"{prefix}_{i}": part for i, part in enumerate(key)}
 
 
+def array_element(text: str) -> str:
+    """A text as it stands within PostgreSQL's text form of an array."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def array_literal(values: Sequence[str | None]) -> str:
     """PostgreSQL's text form of a one-dimensional array.
 
@@ -47,12 +52,7 @@ def array_literal(values: Sequence[str | None]) -> str:
         if "\\" not in joined and joined.count('"') == 2 * (len(values) - 1):
             return f'{{"{joined}"}}'
     return (
-        "{"
-        + ",".join(
-            "NULL" if value is None else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-            for value in values
-        )
-        + "}"
+        "{" + ",".join("NULL" if value is None else array_element(value) for value in values) + "}"
     )
 
 

@@ -8,11 +8,8 @@ nothing that the ledger knows of.
 
 from __future__ import annotations
 
-from backfill.pg.connect import Connection
+from backfill.pg.connect import Connection, session_name
 from backfill.pg.ledger import Ledger
-
-#: PostgreSQL keeps so many bytes of a name.
-_MOST = 63
 
 # No lock on a table; the function below the view pg_stat_activity saves the view's joins.
 _SESSIONS = """
@@ -22,11 +19,8 @@ SELECT EXISTS (SELECT FROM pg_stat_get_activity(NULL) WHERE application_name = %
 
 
 def process_name(run: str) -> str:
-    """The name of the sessions of a process that works on this run.
-
-    A long run id loses its beginning, never the random end that makes it unique.
-    """
-    return f"backfill run {run[-(_MOST - len('backfill run ')) :]}"
+    """The name of the sessions of a process that works on this run."""
+    return session_name("backfill run ", run)
 
 
 def has_process(conn: Connection, ledger: Ledger, run: str) -> bool:

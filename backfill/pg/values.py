@@ -19,6 +19,7 @@ from psycopg.adapt import PyFormat, Transformer
 
 from backfill.pg.catalog import Column
 from backfill.pg.connect import Connection
+from backfill.pg.keyset import array_element
 
 
 class UnfitValueError(Exception):
@@ -111,10 +112,10 @@ class ValueTexts:
         if value is None:
             return "NULL"
         if _is_of_json(column):
-            return _quoted(self._json(column, value))
+            return array_element(self._json(column, value))
         if isinstance(value, list):
             return self._list(column, value)
-        return _quoted(self._dumped(column, value)[0])
+        return array_element(self._dumped(column, value)[0])
 
     def _dumped(self, column: Column, value: Any) -> tuple[str, str | None]:
         if type(value) is str:
@@ -155,11 +156,6 @@ def _is_mixed(column: Column, values: list[Any]) -> bool:
     if kinds == {list}:
         return any(_is_mixed(column, one) for one in values)
     return str in kinds and len(kinds) > 1
-
-
-def _quoted(text: str) -> str:
-    """An element of an array's text."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class ReadTexts(ValueTexts):

@@ -369,9 +369,13 @@ def read_within(
     )
 
 
+def _ought_to_work(run: Run) -> bool:
+    return run.run_state.is_live and run.run_state is not RunState.PAUSED
+
+
 def _stands(run: Run, total: Totals, alive: int) -> bool:
     """True of a run that ought to work, and of which nothing was committed lately."""
-    if not run.run_state.is_live or run.run_state is RunState.PAUSED:
+    if not _ought_to_work(run):
         return False
     if not alive or total.progress_at is None:
         return True
@@ -383,8 +387,7 @@ def _is_abandoned(
     conn: Connection, ledger: Ledger, run: Run, total: Totals, newest: Sequence[EventRecord]
 ) -> bool:
     """True of a process's own run that stands still, and whose process is gone."""
-    is_idle = run.run_state.is_live and run.run_state is not RunState.PAUSED and not total.held
-    if run.executor != "local" or not is_idle:
+    if run.executor != "local" or total.held or not _ought_to_work(run):
         return False
     # a process that has just begun, or goes on, need not have a session yet
     moved = max(filter(None, (total.progress_at, run.created_at, *(each.at for each in newest))))
